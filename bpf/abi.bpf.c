@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * Never loaded. One global for each shared struct and enum, so that the BTF of
+ * this object carries them all and user space gets its types from it.
+ */
+#include <linux/bpf.h>
+#include "abi.h"
+
+struct event_open abi_event_open;
+struct event_reopen abi_event_reopen;
+struct event_close abi_event_close;
+struct event_packet abi_event_packet;
+struct event_dns abi_event_dns;
+struct tally_key abi_tally_key;
+struct tally abi_tally;
+struct kernel_losses abi_kernel_losses;
+struct config abi_config;
+struct fragment_key abi_fragment_key;
+struct fragment abi_fragment;
+enum hook abi_hook;
+enum flow_state abi_flow_state;
+enum event_kind abi_event_kind;
+enum tally_reason abi_tally_reason;

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * The contract between the kernel side and user space: every struct, enum and
+ * limit that both of them see. User space reads these definitions from the BTF
+ * of abi.bpf.o, so there is no second copy to keep in step.
+ *
+ * Rules: fixed-width integers, explicit padding, no bool, bitfield, union or
+ * pointer. Addresses are 16 bytes in network order, IPv4 mapped (::ffff:a.b.c.d).
+ * Ports are in host order. Times are CLOCK_MONOTONIC nanoseconds.
+ *
+ * A change here needs: ABI_VERSION, docs/architecture.md, and the golden bytes
+ * in crates/kernel/tests/abi.rs.
+ */
+#ifndef WEIR_ABI_H
+#define WEIR_ABI_H
+
+#define ABI_VERSION 1
+
+/* Where a packet was seen, from the point of view of the device that the
+ * program is attached to. At the host side of a container's veth, ingress is
+ * what the container sends and egress is what it is sent. */
+enum hook {
+	HOOK_INGRESS = 1,
+	HOOK_EGRESS = 2,
+};
+
+/* The life of a flow. Protocols without a close of their own stay in
+ * NEW (one direction seen) or ESTABLISHED (both seen) until they are idle. */
+enum flow_state {
+	FLOW_NEW = 0,
+	FLOW_ESTABLISHED = 1,
+	FLOW_CLOSING = 2, /* a FIN was seen */
+	FLOW_CLOSED = 3,  /* both FINs were seen and acknowledged */
+	FLOW_RESET = 4,
+};
+
+enum event_kind {
+	EVENT_OPEN = 1,
+	EVENT_REOPEN = 2,
+	EVENT_CLOSE = 3,
+	EVENT_PACKET = 4,
+	EVENT_DNS = 5,
+	EVENT_KINDS = 6, /* size of arrays indexed by event_kind */
+};
+
+/* Why a packet is not in the counters of a flow. Each is counted per interface
+ * and hook in the map `tally`, so that what an interface counted equals what
+ * the flows hold plus what stands here. */
+enum tally_reason {
+	/* Counted as what it is; not a flow by its nature. */
+	TALLY_ARP = 1,
+	TALLY_NEIGHBOR_DISCOVERY = 2, /* ICMPv6 ND, MLD */
+	TALLY_NON_IP = 3,
+	/* Already in its flow, twice: this is a third hook on its way. */
+	TALLY_FURTHER_HOOK = 4,
+	/* Losses. */
+	TALLY_MALFORMED = 5,	     /* a header contradicts itself */
+	TALLY_TRUNCATED = 6,	     /* a header reaches past the end of the packet */
+	TALLY_FRAGMENT_UNJOINED = 7, /* later fragment, first one unknown */
+	TALLY_TABLE_FULL = 8,	     /* no room in the flow table */
+	TALLY_HEADERS_TOO_DEEP = 9,  /* more VLAN tags or extension headers than we walk */
+	TALLY_REASONS = 10,
+};
+
+/* One connection, whichever way its packets go: the lower end stands first.
+ * Ends are ordered by address, then port, as big-endian numbers. */
+struct flow_key {
+	__u8 address[2][16];
+	__u16 port[2];	/* ICMP echo: both are the identifier. Other ICMP: both are the code */
+	__u8 protocol;	/* IANA protocol number */
+	__u8 icmp_type; /* ICMP only; an echo reply carries the type of its request */
+	__u8 pad[2];
+};
+
+/* What one hook saw of one direction of a flow. */
+struct flow_point {
+	__u64 packets;
+	__u64 bytes;   /* frames as the device counts them, link layer included */
+	__u32 ifindex; /* 0: nobody yet */
+	__u8 hook;     /* enum hook */
+	__u8 pad[3];
+};
+
+/* One direction of a flow: [0] is what end 0 of the key sends. */
+struct flow_direction {
+	/* [0] is the hook that saw the direction first: it counts the flow and
+	 * follows its TCP state. [1] is the hook at the other end of the way
+	 * within this host, if there is one: it tells what was delivered. */
+	struct flow_point point[2];
+	__u32 next_seq; /* TCP: highest sequence number seen, plus one */
+	__u32 retransmits;
+	__u32 zero_windows;
+	__u8 tcp_flags; /* all that were seen, ORed */
+	__u8 fin_acked; /* 1: the other end has acknowledged this end's FIN */
+	__u8 pad[2];
+};
+
+struct flow {
+	struct bpf_spin_lock lock; /* held to claim a flow_point or to start a new incarnation */
+	__u32 incarnation;	   /* goes up when a closed connection's addresses and ports are used again */
+	__u64 first_ns;
+	__u64 last_ns; /* resolution: one scheduler tick, where the kernel has coarse time */
+	__u64 syn_ns;  /* 0: no SYN seen, or it was sent twice (no round trip can be told) */
+	__u32 rtt_us;  /* TCP handshake, SYN to its last ACK; 0: not known */
+	__u32 resets;
+	__u32 icmp_errors; /* ICMP errors that quote this flow */
+	__u8 state;	   /* enum flow_state */
+	__u8 initiator;	   /* which end of the key opened it: 0 or 1 */
+	__u8 midstream;	   /* 1: TCP, and its beginning was not seen */
+	__u8 pad;
+	/* Counters only ever grow, over all incarnations: user space subtracts
+	 * the base that EVENT_REOPEN gave it. No packet falls between two. */
+	struct flow_direction direction[2];
+};
+
+/* Begins every record of the ring buffer. */
+struct event {
+	__u64 time_ns;
+	__u32 ifindex;
+	__u8 kind; /* enum event_kind */
+	__u8 hook; /* enum hook */
+	__u8 pad[2];
+	struct flow_key key;
+};
+
+struct event_open {
+	struct event event;
+	__u32 incarnation;
+	__u32 length_bytes; /* of the first packet */
+	__u8 state;
+	__u8 initiator;
+	__u8 source; /* which end of the key sent the first packet */
+	__u8 midstream;
+	__u8 tcp_flags;
+	__u8 pad[3];
+};
+
+/* A closed connection's key is used again: `before` is the entry as it stood. */
+struct event_reopen {
+	struct event_open open;
+	struct flow before;
+};
+
+/* The connection ended; user space reads the final counters from the table. */
+struct event_close {
+	struct event event;
+	__u32 incarnation;
+	__u8 state; /* FLOW_CLOSED or FLOW_RESET */
+	__u8 pad[3];
+};
+
+/* With --packets only. */
+struct event_packet {
+	struct event event;
+	__u32 length_bytes;
+	__u32 tcp_seq;
+	__u32 tcp_ack;
+	__u32 payload_bytes;
+	__u16 tcp_window;
+	__u8 tcp_flags;
+	__u8 source;  /* which end of the key sent it */
+	__u8 counted; /* 1: this hook counts the flow's direction */
+	__u8 pad[3];
+};
+
+/* EDNS's recommended size (DNS flag day 2020); a longer answer is cut. */
+#define DNS_CAPTURE_BYTES 1232
+
+/* A datagram from port 53, for the names in it. */
+struct event_dns {
+	struct event event;
+	__u32 payload_bytes;  /* as sent */
+	__u32 captured_bytes; /* at most DNS_CAPTURE_BYTES */
+	__u8 payload[DNS_CAPTURE_BYTES];
+};
+
+struct tally_key {
+	__u32 ifindex;
+	__u8 hook;   /* enum hook */
+	__u8 reason; /* enum tally_reason */
+	__u8 pad[2];
+};
+
+struct tally {
+	__u64 packets;
+	__u64 bytes;
+};
+
+/* Totals that have no interface. One instance, mapped into user space. */
+struct kernel_losses {
+	__u64 ring_full[EVENT_KINDS]; /* events without room in the ring, by event_kind */
+	__u64 tally_full;	      /* packets that could not even be tallied */
+	__u64 dns_truncated;	      /* answers longer than DNS_CAPTURE_BYTES */
+};
+
+/* Load-time switches: why each exists is said in config.h. */
+struct config {
+	__u8 packet_events;
+	__u8 pad[7];
+};
+
+/* Names later fragments' ports; written by the first one. */
+struct fragment_key {
+	__u8 source[16];
+	__u8 destination[16];
+	__u32 id;
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+struct fragment {
+	__u16 source_port;
+	__u16 destination_port;
+	__u8 icmp_type;
+	__u8 pad[3];
+};
+
+#endif

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Every map: key, value, who writes, who reads, why this size. */
+#ifndef WEIR_MAPS_H
+#define WEIR_MAPS_H
+
+#include "abi.h"
+
+/*
+ * The flow table. Written by the programs; read, and cleared of what has ended,
+ * by user space.
+ *
+ * Not an LRU: an LRU drops entries without telling anybody, counters included,
+ * and a flood of first packets would push out the connections that matter. Here
+ * a full table refuses new flows, and TALLY_TABLE_FULL counts their packets.
+ *
+ * User space sets max_entries before loading (--max-flows; by default 262,144,
+ * the kernel's own default for connection tracking, and less on small hosts).
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct flow_key);
+	__type(value, struct flow);
+	__uint(max_entries, 262144);
+} flows SEC(".maps");
+
+/*
+ * First fragments' ports, for the later ones. Programs only. An LRU, because
+ * nobody says when a datagram is complete; what falls out shows up in
+ * TALLY_FRAGMENT_UNJOINED. 8,192 is more than the datagrams that the kernel's
+ * own reassembly holds in its default 4 MiB.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct fragment_key);
+	__type(value, struct fragment);
+	__uint(max_entries, 8192);
+} fragments SEC(".maps");
+
+/*
+ * Packets that are in no flow, by interface, hook and reason. Written by the
+ * programs, read by user space. 16,384 is room for 1,000 interfaces with both
+ * hooks and eight reasons each.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct tally_key);
+	__type(value, struct tally);
+	__uint(max_entries, 16384);
+} tallies SEC(".maps");
+
+/*
+ * Events, from the programs to user space. 8 MiB hold 100,000 openings: what
+ * arrives while the reader sleeps its millisecond, many times over. It is mapped
+ * twice into the reader, and counts there as 16 MiB resident.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 8 * 1024 * 1024);
+} events SEC(".maps");
+
+/* Written by the programs, read by user space through its memory map. */
+struct kernel_losses losses = {};
+
+/* 1: the reader of `events` is about to sleep and wants to be woken by the next
+ * record. Set by user space, cleared by the program that wakes it. */
+__u32 reader_sleeps = 0;
+
+#endif

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * TC at the host side of a container's veth, both directions; or at any other
+ * interface that the user names. It counts, never changes a packet, and always
+ * lets the next program run.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <asm-generic/errno-base.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_core_read.h>
+
+#include "abi.h"
+#include "config.h"
+#include "maps.h"
+#include "tally.h"
+#include "packet.h"
+#include "emit.h"
+#include "flow.h"
+
+/* TCX_NEXT (6.6) and TC_ACT_UNSPEC have the same number: go on. */
+#define NEXT_PROGRAM -1
+
+/* Enough for every header that we walk. */
+#define HEADERS_BYTES 512
+
+static __always_inline int observe(struct __sk_buff *skb, __u8 hook, bool link_layer)
+{
+	struct packet packet = {};
+	struct flow *flow;
+	int result;
+
+	packet.length_bytes = skb->len;
+	result = packet_parse(skb, &packet, link_layer);
+	if (result == PARSE_SHORT) {
+		/* Headers outside the linear part of the packet. */
+		if (!bpf_skb_pull_data(skb, skb->len < HEADERS_BYTES ? skb->len : HEADERS_BYTES))
+			result = packet_parse(skb, &packet, link_layer);
+		if (result == PARSE_SHORT)
+			result = TALLY_TRUNCATED;
+	}
+	if (result)
+		goto not_in_a_flow;
+
+	flow = bpf_map_lookup_elem(&flows, &packet.key);
+	if (!flow) {
+		result = flow_open(skb, &packet, hook);
+		if (result)
+			goto not_in_a_flow;
+		flow = bpf_map_lookup_elem(&flows, &packet.key);
+		if (!flow) {
+			result = TALLY_TABLE_FULL;
+			goto not_in_a_flow;
+		}
+	} else if (flow->state >= FLOW_CLOSED && (packet.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN) {
+		flow_reopen(skb, flow, &packet, hook);
+	}
+	flow_count(skb, flow, &packet, hook);
+	if (packet.quote_offset)
+		flow_note_quote(skb, packet.quote_offset, packet.key.protocol);
+	return NEXT_PROGRAM;
+
+not_in_a_flow:
+	tally_count(skb, hook, result);
+	return NEXT_PROGRAM;
+}
+
+SEC("tc")
+int weir_ingress(struct __sk_buff *skb)
+{
+	return observe(skb, HOOK_INGRESS, true);
+}
+
+SEC("tc")
+int weir_egress(struct __sk_buff *skb)
+{
+	return observe(skb, HOOK_EGRESS, true);
+}
+
+/* For devices without a link layer (tun, WireGuard, IP tunnels). */
+SEC("tc")
+int weir_ingress_ip(struct __sk_buff *skb)
+{
+	return observe(skb, HOOK_INGRESS, false);
+}
+
+SEC("tc")
+int weir_egress_ip(struct __sk_buff *skb)
+{
+	return observe(skb, HOOK_EGRESS, false);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

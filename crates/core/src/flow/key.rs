@@ -1,0 +1,170 @@
+//! What names a flow.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+/// One end of a [`FlowKey`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The end that sorts first, by address, then by port.
+    Low,
+    /// The other one.
+    High,
+}
+
+impl Side {
+    /// Any number other than 0 is the high side: what the kernel wrote is
+    /// either 0 or 1.
+    #[must_use]
+    pub fn from_index(index: u8) -> Self {
+        if index == 0 { Self::Low } else { Self::High }
+    }
+
+    /// The other end.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Low => Self::High,
+            Self::High => Self::Low,
+        }
+    }
+
+    /// 0 or 1, to index arrays.
+    #[must_use]
+    pub fn index(self) -> usize {
+        match self {
+            Self::Low => 0,
+            Self::High => 1,
+        }
+    }
+}
+
+/// An IANA protocol number. `Display` gives the usual lower-case name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Protocol(pub u8);
+
+impl Protocol {
+    /// ICMP (RFC 792).
+    pub const ICMP: Self = Self(1);
+    /// TCP (RFC 9293).
+    pub const TCP: Self = Self(6);
+    /// UDP (RFC 768).
+    pub const UDP: Self = Self(17);
+    /// ICMPv6 (RFC 4443).
+    pub const ICMPV6: Self = Self(58);
+    /// SCTP (RFC 9260).
+    pub const SCTP: Self = Self(132);
+
+    /// Names that users may write and read; other protocols are numbers.
+    const NAMES: [(Self, &'static str); 12] = [
+        (Self::ICMP, "icmp"),
+        (Self(2), "igmp"),
+        (Self(4), "ipip"),
+        (Self::TCP, "tcp"),
+        (Self::UDP, "udp"),
+        (Self(41), "ipv6"),
+        (Self(47), "gre"),
+        (Self(50), "esp"),
+        (Self::ICMPV6, "icmpv6"),
+        (Self(112), "vrrp"),
+        (Self::SCTP, "sctp"),
+        (Self(136), "udplite"),
+    ];
+
+    /// The protocol of that name (case does not matter) or number.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::NAMES
+            .iter()
+            .find(|(_, name)| name.eq_ignore_ascii_case(text))
+            .map(|(protocol, _)| *protocol)
+            .or_else(|| text.parse().ok().map(Self))
+    }
+
+    /// Whether the ports in a [`FlowKey`] are ports.
+    #[must_use]
+    pub fn has_ports(self) -> bool {
+        matches!(self, Self::TCP | Self::UDP | Self::SCTP | Self(136))
+    }
+
+    /// ICMP or ICMPv6.
+    #[must_use]
+    pub fn is_icmp(self) -> bool {
+        matches!(self, Self::ICMP | Self::ICMPV6)
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Self::NAMES.iter().find(|(protocol, _)| protocol == self) {
+            Some((_, name)) => f.pad(name),
+            None => f.pad(&self.0.to_string()),
+        }
+    }
+}
+
+impl serde::Serialize for Protocol {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The five facts that name a flow, the same for both directions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// Both ends' addresses, IPv4 mapped (`::ffff:a.b.c.d`), low side first.
+    pub addresses: [Ipv6Addr; 2],
+    /// Both ends' ports. ICMP echo: the identifier, twice. Other ICMP: the code.
+    pub ports: [u16; 2],
+    /// IANA protocol number.
+    pub protocol: Protocol,
+    /// ICMP only: the type; an echo reply carries that of its request.
+    pub icmp_type: u8,
+}
+
+impl FlowKey {
+    /// The address of one end.
+    #[must_use]
+    pub fn address(&self, side: Side) -> IpAddr {
+        self.addresses[side.index()].to_canonical()
+    }
+
+    /// The port of one end, if the protocol has ports.
+    #[must_use]
+    pub fn port(&self, side: Side) -> Option<u16> {
+        self.protocol.has_ports().then(|| self.ports[side.index()])
+    }
+
+    /// Address and port of one end; port 0 where the protocol has none.
+    #[must_use]
+    pub fn socket(&self, side: Side) -> SocketAddr {
+        SocketAddr::new(self.address(side), self.port(side).unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocols_are_read_by_name_and_number() {
+        assert_eq!(Protocol::parse("TCP"), Some(Protocol::TCP));
+        assert_eq!(Protocol::parse("132"), Some(Protocol::SCTP));
+        assert_eq!(Protocol::parse("256"), None);
+        assert_eq!(Protocol::parse("quic"), None);
+        assert_eq!(Protocol(89).to_string(), "89");
+        assert_eq!(format!("{:<6}|", Protocol::UDP), "udp   |");
+    }
+
+    #[test]
+    fn ipv4_comes_out_as_ipv4() {
+        let key = FlowKey {
+            addresses: ["::ffff:10.0.0.1".parse().unwrap(), "::ffff:10.0.0.2".parse().unwrap()],
+            ports: [80, 43122],
+            protocol: Protocol::TCP,
+            icmp_type: 0,
+        };
+        assert_eq!(key.socket(Side::High).to_string(), "10.0.0.2:43122");
+        assert_eq!(FlowKey { protocol: Protocol::ICMP, ..key }.port(Side::Low), None);
+    }
+}

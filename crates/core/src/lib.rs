@@ -1,0 +1,18 @@
+//! weir's analysis, from kernel events to records.
+//!
+//! Pure: no I/O, no async, no unsafe, no clock (time is a parameter), so that
+//! it runs, is tested and is fuzzed anywhere.
+//!
+//! The parts, in the order in which data meets them:
+//! - [`event`]: what the kernel side reports, decoded and checked;
+//! - [`flow`]: one row per connection, built from events and table readings;
+//! - [`endpoint`]: who stands behind an address;
+//! - [`record`]: what leaves weir: flows, packets, the summary;
+//! - [`filter`]: which records the user wants.
+#![forbid(unsafe_code)]
+
+pub mod endpoint;
+pub mod event;
+pub mod flow;
+pub mod loss;
+pub mod record;
