@@ -1,1 +1,34 @@
-//! x
+//! weir's kernel side: the BPF programs, loaded, attached and read.
+//!
+//! The only crate with clang, libbpf and `unsafe`. What it hands out are the
+//! checked types of [`weir_core`].
+
+mod abi;
+mod clock;
+mod datapath;
+mod decode;
+mod flows;
+mod reader;
+
+pub use clock::monotonic_now_ns;
+pub use datapath::{Datapath, LoadError, Options, ProgramName};
+pub use flows::{FlowTable, TableError};
+pub use reader::ReaderError;
+
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_imports,
+    clippy::all,
+    clippy::pedantic,
+    clippy::restriction,
+    clippy::undocumented_unsafe_blocks
+)]
+mod skeleton {
+    pub(crate) mod veth {
+        include!(concat!(env!("OUT_DIR"), "/veth.skel.rs"));
+    }
+    pub(crate) mod abi {
+        include!(concat!(env!("OUT_DIR"), "/abi.skel.rs"));
+    }
+}

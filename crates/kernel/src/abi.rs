@@ -1,0 +1,37 @@
+//! The shared types of `bpf/abi.h`, as plain old data.
+//!
+//! Generated from BTF; nothing is written twice. Enums of the header are
+//! transparent integers here, so that any bytes are valid values.
+
+pub(crate) use crate::skeleton::abi::types::*;
+
+/// Types of `bpf/abi.h`: integers and arrays of integers only.
+///
+/// # Safety
+/// Implement only for `repr(C)` types for which every bit pattern is valid.
+pub(crate) unsafe trait Pod: Copy + Default {}
+
+macro_rules! pod {
+    ($($name:ident),*) => {$(
+        // SAFETY: generated from abi.h, which allows fixed-width integers and
+        // arrays of them only (checked by the golden bytes in tests/abi.rs).
+        unsafe impl Pod for $name {}
+    )*};
+}
+
+pod!(event, event_open, event_reopen, event_close, event_packet, event_dns, flow, flow_key, tally, tally_key);
+
+/// The value at the start of `bytes`, or `None` if there are too few.
+pub(crate) fn from_bytes<T: Pod>(bytes: &[u8]) -> Option<T> {
+    if bytes.len() < size_of::<T>() {
+        return None;
+    }
+    // SAFETY: the length was checked, T is Pod, and the read is unaligned.
+    Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
+
+/// The bytes of a value. Padding is explicit in abi.h, so all are initialised.
+pub(crate) fn as_bytes<T: Pod>(value: &T) -> &[u8] {
+    // SAFETY: T is Pod without implicit padding; the slice borrows `value`.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast::<u8>(), size_of::<T>()) }
+}

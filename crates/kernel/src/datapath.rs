@@ -1,0 +1,212 @@
+//! The programs and maps of `bpf/veth.bpf.c`, loaded.
+
+use std::fmt;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Mutex;
+
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{MapHandle, PrintLevel};
+use weir_core::event::{Event, Hook};
+use weir_core::loss::EventLosses;
+
+use crate::flows::FlowTable;
+use crate::reader::{Reader, ReaderError, SleepFlag};
+use crate::skeleton::abi::types::event_kind;
+use crate::skeleton::veth::{VethSkel, VethSkelBuilder};
+
+/// What is decided before the programs are loaded.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Entries of the flow table; 1 or more.
+    pub max_flows: u32,
+    /// One event for each packet.
+    pub packet_events: bool,
+}
+
+/// Why the programs are not in the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The kernel wants more privilege.
+    #[error("the kernel refuses BPF programs to this user ({0})")]
+    NotPermitted(#[source] io::Error),
+    /// The kernel has no description of its own types.
+    #[error("this kernel has no type information (/sys/kernel/btf/vmlinux)")]
+    NoTypeInformation,
+    /// Not enough memory for the maps.
+    #[error("no memory for the kernel's tables ({0})")]
+    NoMemory(#[source] io::Error),
+    /// Anything else, with what libbpf and the verifier said.
+    #[error("the kernel did not take the BPF programs: {reason}\n{log}")]
+    Refused {
+        /// libbpf's error.
+        reason: String,
+        /// The last lines of libbpf's and the verifier's log.
+        log: String,
+    },
+}
+
+/// One of the programs of `bpf/veth.bpf.c`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProgramName {
+    /// Which direction of a device it is for.
+    pub hook: Hook,
+    /// Whether frames of that device begin with an Ethernet header.
+    pub ethernet: bool,
+}
+
+impl ProgramName {
+    /// Every program.
+    pub const ALL: [Self; 4] = [
+        Self { hook: Hook::Ingress, ethernet: true },
+        Self { hook: Hook::Egress, ethernet: true },
+        Self { hook: Hook::Ingress, ethernet: false },
+        Self { hook: Hook::Egress, ethernet: false },
+    ];
+}
+
+impl fmt::Display for ProgramName {
+    /// The function's name in C.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.hook, self.ethernet) {
+            (Hook::Ingress, true) => "weir_ingress",
+            (Hook::Egress, true) => "weir_egress",
+            (Hook::Ingress, false) => "weir_ingress_ip",
+            (Hook::Egress, false) => "weir_egress_ip",
+        })
+    }
+}
+
+/// The loaded programs and their maps. Not attached to anything: see
+/// [`crate::attach`]. Dropping it unloads them once nothing is attached.
+pub struct Datapath {
+    // First: it touches the skeleton's memory until it has ended.
+    reader: Option<Reader>,
+    skeleton: VethSkel<'static>,
+}
+
+/// libbpf has one place for its messages; loading borrows it.
+static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// A verifier's log may have a hundred thousand lines; its end says why.
+const LOG_LINES_KEPT: usize = 40;
+
+impl Datapath {
+    /// Loads programs and maps.
+    ///
+    /// # Errors
+    /// Missing privilege, missing type information, no memory, or a kernel that
+    /// refuses the programs.
+    pub fn load(options: &Options) -> Result<Self, LoadError> {
+        let previous = libbpf_rs::set_print(Some((PrintLevel::Info, remember)));
+        if let Ok(mut log) = LOG.lock() {
+            log.clear();
+        }
+        let result = Self::load_skeleton(options);
+        libbpf_rs::set_print(previous);
+        result.map(|skeleton| Self { reader: None, skeleton }).map_err(explain)
+    }
+
+    fn load_skeleton(options: &Options) -> libbpf_rs::Result<VethSkel<'static>> {
+        // Lives as long as the process: only the empty shell of an object
+        // remains when the skeleton is dropped.
+        let storage = Box::leak(Box::new(MaybeUninit::uninit()));
+        let mut open = VethSkelBuilder::default().open(storage)?;
+        open.maps.flows.set_max_entries(options.max_flows)?;
+        if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
+            rodata.config.packet_events = u8::from(options.packet_events);
+        }
+        open.load()
+    }
+
+    /// The descriptor of one program.
+    #[must_use]
+    pub fn program(&self, name: ProgramName) -> BorrowedFd<'_> {
+        let programs = &self.skeleton.progs;
+        match (name.hook, name.ethernet) {
+            (Hook::Ingress, true) => programs.weir_ingress.as_fd(),
+            (Hook::Egress, true) => programs.weir_egress.as_fd(),
+            (Hook::Ingress, false) => programs.weir_ingress_ip.as_fd(),
+            (Hook::Egress, false) => programs.weir_egress_ip.as_fd(),
+        }
+    }
+
+    /// The flow table and the tallies.
+    ///
+    /// # Errors
+    /// No descriptor is left for the process.
+    pub fn flow_table(&self) -> io::Result<FlowTable> {
+        let maps = &self.skeleton.maps;
+        Ok(FlowTable::new(
+            MapHandle::try_from(&maps.flows).map_err(io::Error::other)?,
+            MapHandle::try_from(&maps.tallies).map_err(io::Error::other)?,
+        ))
+    }
+
+    /// Starts the thread that reads the event ring. `deliver` gets every event,
+    /// on that thread. It may block: then the ring fills, and the kernel counts
+    /// what finds no room.
+    ///
+    /// # Errors
+    /// The ring cannot be mapped, or there is no thread.
+    pub fn start_reader(&mut self, deliver: impl FnMut(Event) + Send + 'static) -> Result<(), ReaderError> {
+        let events = MapHandle::try_from(&self.skeleton.maps.events).map_err(ReaderError::Ring)?;
+        let flag = match self.skeleton.maps.bss_data.as_deref_mut() {
+            Some(bss) => SleepFlag(&raw mut bss.reader_sleeps),
+            None => return Err(ReaderError::NoSharedMemory),
+        };
+        self.reader = Some(Reader::start(events, flag, deliver)?);
+        Ok(())
+    }
+
+    /// Delivers what is in the ring and ends the reader's thread.
+    pub fn stop_reader(&mut self) {
+        self.reader = None;
+    }
+
+    /// What was not delivered since loading.
+    #[must_use]
+    pub fn losses(&self) -> EventLosses {
+        let Some(bss) = self.skeleton.maps.bss_data.as_deref() else { return EventLosses::default() };
+        // SAFETY: the map is shared with the kernel, which adds to these words
+        // at any time; a volatile read of aligned integers is all that is done.
+        let losses = unsafe { std::ptr::read_volatile(&raw const bss.losses) };
+        let ring_full = |kind: event_kind| losses.ring_full.get(kind.0 as usize).copied().unwrap_or(0);
+        EventLosses {
+            open_ring_full: ring_full(event_kind::EVENT_OPEN),
+            reopen_ring_full: ring_full(event_kind::EVENT_REOPEN),
+            close_ring_full: ring_full(event_kind::EVENT_CLOSE),
+            packet_ring_full: ring_full(event_kind::EVENT_PACKET),
+            dns_ring_full: ring_full(event_kind::EVENT_DNS),
+            dns_truncated: losses.dns_truncated,
+            tally_full: losses.tally_full,
+            undecodable: self.reader.as_ref().map_or(0, Reader::undecodable),
+        }
+    }
+}
+
+fn remember(_level: PrintLevel, message: String) {
+    if let Ok(mut log) = LOG.lock() {
+        log.extend(message.lines().map(str::to_owned));
+        let surplus = log.len().saturating_sub(LOG_LINES_KEPT);
+        log.drain(..surplus);
+    }
+}
+
+fn explain(error: libbpf_rs::Error) -> LoadError {
+    use libbpf_rs::ErrorKind;
+    if !std::path::Path::new("/sys/kernel/btf/vmlinux").exists() {
+        return LoadError::NoTypeInformation;
+    }
+    match error.kind() {
+        ErrorKind::PermissionDenied => {
+            LoadError::NotPermitted(io::Error::from(io::ErrorKind::PermissionDenied))
+        }
+        ErrorKind::OutOfMemory => LoadError::NoMemory(io::Error::from(io::ErrorKind::OutOfMemory)),
+        _ => LoadError::Refused {
+            reason: format!("{error:#}"),
+            log: LOG.lock().map(|log| log.join("\n")).unwrap_or_default(),
+        },
+    }
+}

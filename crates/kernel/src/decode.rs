@@ -1,0 +1,124 @@
+//! From the kernel's bytes to the checked types of `weir_core`.
+//!
+//! `None` means bytes that the programs of this build cannot have written; the
+//! caller counts them.
+
+use std::net::Ipv6Addr;
+
+use weir_core::event::{DnsSeen, Event, FlowClosed, FlowOpened, Hook, HookId, PacketSeen, Seen};
+use weir_core::flow::{Counters, DirectionEntry, FlowEntry, FlowKey, FlowState, Point, Protocol, Side};
+use weir_core::loss::TallyReason;
+
+use crate::abi;
+
+pub(crate) fn event(bytes: &[u8]) -> Option<Event> {
+    let header: abi::event = abi::from_bytes(bytes)?;
+    match abi::event_kind(u32::from(header.kind)) {
+        abi::event_kind::EVENT_OPEN => opened(&abi::from_bytes(bytes)?).map(Event::Open),
+        abi::event_kind::EVENT_REOPEN => {
+            let record: abi::event_reopen = abi::from_bytes(bytes)?;
+            Some(Event::Reopen(opened(&record.open)?, Box::new(entry(&record.before)?)))
+        }
+        abi::event_kind::EVENT_CLOSE => {
+            let record: abi::event_close = abi::from_bytes(bytes)?;
+            Some(Event::Close(FlowClosed {
+                seen: seen(&record.event)?,
+                incarnation: record.incarnation,
+                state: FlowState::from_number(record.state)?,
+            }))
+        }
+        abi::event_kind::EVENT_PACKET => {
+            let record: abi::event_packet = abi::from_bytes(bytes)?;
+            Some(Event::Packet(PacketSeen {
+                seen: seen(&record.event)?,
+                length_bytes: record.length_bytes,
+                payload_bytes: record.payload_bytes,
+                tcp_seq: record.tcp_seq,
+                tcp_ack: record.tcp_ack,
+                tcp_window: record.tcp_window,
+                tcp_flags: record.tcp_flags,
+                source: Side::from_index(record.source),
+                counted: record.counted != 0,
+            }))
+        }
+        abi::event_kind::EVENT_DNS => {
+            let record: abi::event_dns = abi::from_bytes(bytes)?;
+            let captured = usize::try_from(record.captured_bytes).ok()?;
+            Some(Event::Dns(DnsSeen {
+                seen: seen(&record.event)?,
+                payload_bytes: record.payload_bytes,
+                payload: record.payload.get(..captured)?.to_vec(),
+            }))
+        }
+        _ => None,
+    }
+}
+
+fn seen(event: &abi::event) -> Option<Seen> {
+    Some(Seen {
+        time_ns: event.time_ns,
+        hook: HookId::from_numbers(event.ifindex, event.hook)?,
+        key: key(&event.key),
+    })
+}
+
+fn opened(open: &abi::event_open) -> Option<FlowOpened> {
+    Some(FlowOpened {
+        seen: seen(&open.event)?,
+        incarnation: open.incarnation,
+        length_bytes: open.length_bytes,
+        state: FlowState::from_number(open.state)?,
+        initiator: Side::from_index(open.initiator),
+        source: Side::from_index(open.source),
+        midstream: open.midstream != 0,
+        tcp_flags: open.tcp_flags,
+    })
+}
+
+pub(crate) fn key(key: &abi::flow_key) -> FlowKey {
+    FlowKey {
+        addresses: key.address.map(Ipv6Addr::from),
+        ports: key.port,
+        protocol: Protocol(key.protocol),
+        icmp_type: key.icmp_type,
+    }
+}
+
+pub(crate) fn encode_key(key: &FlowKey) -> abi::flow_key {
+    abi::flow_key {
+        address: key.addresses.map(|address| address.octets()),
+        port: key.ports,
+        protocol: key.protocol.0,
+        icmp_type: key.icmp_type,
+        pad: [0; 2],
+    }
+}
+
+pub(crate) fn entry(flow: &abi::flow) -> Option<FlowEntry> {
+    Some(FlowEntry {
+        incarnation: flow.incarnation,
+        first_ns: flow.first_ns,
+        // Coarse time may lie up to a tick before exact time.
+        last_ns: flow.last_ns.max(flow.first_ns),
+        rtt_us: (flow.rtt_us != 0).then_some(flow.rtt_us),
+        resets: flow.resets,
+        icmp_errors: flow.icmp_errors,
+        state: FlowState::from_number(flow.state)?,
+        initiator: Side::from_index(flow.initiator),
+        midstream: flow.midstream != 0,
+        directions: flow.direction.each_ref().map(|direction| DirectionEntry {
+            points: direction.point.each_ref().map(|point| Point {
+                hook: HookId::from_numbers(point.ifindex, point.hook),
+                counters: Counters { packets: point.packets, bytes: point.bytes },
+            }),
+            retransmits: direction.retransmits,
+            zero_windows: direction.zero_windows,
+            tcp_flags: direction.tcp_flags,
+        }),
+    })
+}
+
+pub(crate) fn tally_key(key: &abi::tally_key) -> Option<(HookId, TallyReason)> {
+    let hook = HookId { ifindex: key.ifindex, hook: Hook::from_number(key.hook)? };
+    Some((hook, TallyReason::from_number(key.reason)?))
+}
