@@ -68,9 +68,10 @@ gather() {
 
 # The first of the alternatives that apt can install.
 choose() {
-	local name
+	local name policy
 	for name in ${1//|/ }; do
-		if apt-cache policy "$name" 2>/dev/null | grep -q 'Candidate: [^(]'; then
+		policy=$(apt-cache policy "$name" 2>/dev/null)
+		if [[ $policy =~ Candidate:\ [^\(] ]]; then
 			# On Ubuntu, bpftool is a script that looks for the one of the running kernel.
 			[ "$name" != linux-tools-common ] || name="$name linux-tools-$(uname -r)"
 			echo "$name"
