@@ -1,2 +1,3 @@
-//! x
+//! The `weir` command.
+
 fn main() {}
