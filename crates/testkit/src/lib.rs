@@ -1,1 +1,24 @@
-//! x
+//! For weir's tests only: network namespaces as containers, traffic between
+//! them, frames byte by byte, waiting for conditions.
+//!
+//! Nothing here touches the machine's own network: every device is made in a
+//! namespace of the test's own, and goes with it. A failure is a panic, since
+//! that is how a test fails.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod counters;
+mod daemon;
+mod namespace;
+pub mod packet;
+mod root;
+mod topology;
+pub mod traffic;
+mod wait;
+
+pub use counters::Counters;
+pub use daemon::{Daemon, Stream};
+pub use namespace::Namespace;
+pub use root::has_root;
+pub use topology::{Container, Topology};
+pub use wait::wait_until;

@@ -1,0 +1,609 @@
+//! Frames, byte by byte, for packet tables.
+//!
+//! Headers that `etherparse` knows are written by it: an implementation that
+//! shares nothing with the parser under test. The odd ones (a tag over a tag,
+//! chains of extension headers, SCTP, headers that lie) are put together here.
+//!
+//! ```
+//! use weir_testkit::packet::Frame;
+//!
+//! let syn = Frame::between("10.0.0.1", "10.0.0.2").tcp(40000, 80, "S").build();
+//! assert_eq!(syn.len(), 14 + 20 + 20);
+//! let tagged = Frame::between("fd00::1", "fd00::2").vlan(7).udp(5000, 53).payload(b"hello").build();
+//! assert_eq!(tagged.len(), 14 + 4 + 40 + 8 + 5);
+//! ```
+
+use std::net::IpAddr;
+
+use etherparse::checksum::Sum16BitWords;
+use etherparse::{
+    EtherType, Ethernet2Header, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpFragOffset, IpNumber,
+    Ipv4Header, Ipv4Options, Ipv6FragmentHeader, Ipv6Header, TcpHeader, UdpHeader,
+};
+
+/// Ethertypes that the tests name.
+pub mod ethertype {
+    #![allow(missing_docs, reason = "the names say it")]
+    pub const IPV4: u16 = 0x0800;
+    pub const ARP: u16 = 0x0806;
+    pub const VLAN: u16 = 0x8100;
+    pub const IPV6: u16 = 0x86dd;
+    pub const QINQ: u16 = 0x88a8;
+    pub const LLDP: u16 = 0x88cc;
+}
+
+/// Protocol numbers that the tests name, extension headers of IPv6 among them.
+pub mod protocol {
+    #![allow(missing_docs, reason = "the names say it")]
+    pub const HOP_BY_HOP: u8 = 0;
+    pub const ICMP: u8 = 1;
+    pub const TCP: u8 = 6;
+    pub const UDP: u8 = 17;
+    pub const ROUTING: u8 = 43;
+    pub const FRAGMENT: u8 = 44;
+    pub const GRE: u8 = 47;
+    pub const ESP: u8 = 50;
+    pub const AUTHENTICATION: u8 = 51;
+    pub const ICMPV6: u8 = 58;
+    pub const NO_NEXT_HEADER: u8 = 59;
+    pub const DESTINATION_OPTIONS: u8 = 60;
+    pub const SCTP: u8 = 132;
+    pub const MOBILITY: u8 = 135;
+}
+
+/// A frame in the making. What is not set is ordinary: Ethernet, no tag, no
+/// option, whole, lengths and checksums right.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    macs: Option<([u8; 6], [u8; 6])>,
+    tags: Vec<(u16, u16)>,
+    source: IpAddr,
+    destination: IpAddr,
+    ipv4_options: Vec<u8>,
+    extensions: Vec<(u8, Vec<u8>)>,
+    fragment: Option<Fragment>,
+    transport: Transport,
+    payload: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Fragment {
+    id: u32,
+    offset_bytes: u16,
+    more: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Transport {
+    Tcp(Box<TcpHeader>),
+    Udp {
+        source_port: u16,
+        destination_port: u16,
+    },
+    Sctp {
+        source_port: u16,
+        destination_port: u16,
+    },
+    Icmp {
+        kind: u8,
+        code: u8,
+        rest: [u8; 4],
+    },
+    /// No header: the payload follows the IP header at once.
+    Raw(u8),
+}
+
+impl Frame {
+    /// From one address to another, both IPv4 or both IPv6; protocol 253 (for
+    /// experiments) until told otherwise.
+    #[track_caller]
+    #[must_use]
+    pub fn between(source: &str, destination: &str) -> Self {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap_or_else(|e| panic!("{text}: {e}"));
+        let (source, destination) = (address(source), address(destination));
+        assert_eq!(source.is_ipv4(), destination.is_ipv4(), "{source} and {destination} are of two versions");
+        Self {
+            macs: Some(([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])),
+            tags: Vec::new(),
+            source,
+            destination,
+            ipv4_options: Vec::new(),
+            extensions: Vec::new(),
+            fragment: None,
+            transport: Transport::Raw(253),
+            payload: Vec::new(),
+        }
+    }
+
+    /// Hardware addresses; otherwise 02:00:00:00:00:01 to 02:00:00:00:00:02.
+    #[must_use]
+    pub fn macs(mut self, source: [u8; 6], destination: [u8; 6]) -> Self {
+        self.macs = Some((source, destination));
+        self
+    }
+
+    /// Begins with the IP header, as on a device without a link layer, and as an
+    /// ICMP error quotes it.
+    #[must_use]
+    pub fn without_ethernet(mut self) -> Self {
+        self.macs = None;
+        self
+    }
+
+    /// Adds an 802.1Q tag after those there are.
+    #[must_use]
+    pub fn vlan(self, id: u16) -> Self {
+        self.tag(ethertype::VLAN, id)
+    }
+
+    /// Adds an 802.1ad (service) tag after those there are.
+    #[must_use]
+    pub fn service_vlan(self, id: u16) -> Self {
+        self.tag(ethertype::QINQ, id)
+    }
+
+    fn tag(mut self, ethertype: u16, id: u16) -> Self {
+        self.tags.push((ethertype, id));
+        self
+    }
+
+    /// Options of the IPv4 header; a multiple of 4 bytes, 40 at most.
+    #[must_use]
+    pub fn ipv4_options(mut self, options: &[u8]) -> Self {
+        self.ipv4_options = options.to_vec();
+        self
+    }
+
+    /// Adds an extension header of IPv6 after those there are, before a fragment
+    /// header: `kind` of [`protocol`], and `data` without the first two bytes.
+    /// It is filled up with zeros to a multiple of 8 bytes.
+    #[must_use]
+    pub fn extension(mut self, kind: u8, data: &[u8]) -> Self {
+        self.extensions.push((kind, data.to_vec()));
+        self
+    }
+
+    /// Makes it one piece of a larger packet. `offset_bytes` is a multiple of 8;
+    /// with 0 it has the transport header, else only the payload. Lengths in the
+    /// transport header and its checksum are those of this piece alone.
+    #[must_use]
+    pub fn fragment(mut self, id: u32, offset_bytes: u16, more: bool) -> Self {
+        self.fragment = Some(Fragment { id, offset_bytes, more });
+        self
+    }
+
+    /// TCP, flags as letters of `FSRPAUEC`; sequence number 1000, window 65535.
+    #[must_use]
+    pub fn tcp(mut self, source_port: u16, destination_port: u16, flags: &str) -> Self {
+        let mut tcp = TcpHeader::new(source_port, destination_port, 1000, 65535);
+        for flag in flags.chars() {
+            match flag {
+                'F' => tcp.fin = true,
+                'S' => tcp.syn = true,
+                'R' => tcp.rst = true,
+                'P' => tcp.psh = true,
+                'A' => tcp.ack = true,
+                'U' => tcp.urg = true,
+                'E' => tcp.ece = true,
+                'C' => tcp.cwr = true,
+                other => panic!("no TCP flag {other}"),
+            }
+        }
+        self.transport = Transport::Tcp(Box::new(tcp));
+        self
+    }
+
+    /// TCP sequence number.
+    #[must_use]
+    pub fn seq(mut self, number: u32) -> Self {
+        self.tcp_header().sequence_number = number;
+        self
+    }
+
+    /// TCP acknowledgement number.
+    #[must_use]
+    pub fn ack(mut self, number: u32) -> Self {
+        self.tcp_header().acknowledgment_number = number;
+        self
+    }
+
+    /// TCP window, not scaled.
+    #[must_use]
+    pub fn window(mut self, window: u16) -> Self {
+        self.tcp_header().window_size = window;
+        self
+    }
+
+    /// Options of the TCP header, 40 bytes at most; filled up with zeros to a
+    /// multiple of 4.
+    #[must_use]
+    pub fn tcp_options(mut self, options: &[u8]) -> Self {
+        self.tcp_header().set_options_raw(options).expect("40 bytes of TCP options at most");
+        self
+    }
+
+    fn tcp_header(&mut self) -> &mut TcpHeader {
+        match &mut self.transport {
+            Transport::Tcp(tcp) => tcp,
+            _ => panic!("say .tcp(..) first"),
+        }
+    }
+
+    /// UDP.
+    #[must_use]
+    pub fn udp(mut self, source_port: u16, destination_port: u16) -> Self {
+        self.transport = Transport::Udp { source_port, destination_port };
+        self
+    }
+
+    /// SCTP: the common header (its CRC is left zero) and the payload as chunks.
+    #[must_use]
+    pub fn sctp(mut self, source_port: u16, destination_port: u16) -> Self {
+        self.transport = Transport::Sctp { source_port, destination_port };
+        self
+    }
+
+    /// ICMP or ICMPv6, by the version of IP. `rest`: bytes 5 to 8.
+    #[must_use]
+    pub fn icmp(mut self, kind: u8, code: u8, rest: [u8; 4]) -> Self {
+        self.transport = Transport::Icmp { kind, code, rest };
+        self
+    }
+
+    /// A ping.
+    #[must_use]
+    pub fn echo_request(self, id: u16, sequence: u16) -> Self {
+        let kind = if self.source.is_ipv4() { 8 } else { 128 };
+        self.icmp(kind, 0, echo_rest(id, sequence))
+    }
+
+    /// The answer to a ping.
+    #[must_use]
+    pub fn echo_reply(self, id: u16, sequence: u16) -> Self {
+        let kind = if self.source.is_ipv4() { 0 } else { 129 };
+        self.icmp(kind, 0, echo_rest(id, sequence))
+    }
+
+    /// An ICMP error about `quoted`: its IP header and what follows it, the
+    /// first `quoted_bytes` of them.
+    #[must_use]
+    pub fn icmp_error(self, kind: u8, code: u8, quoted: &Self, quoted_bytes: usize) -> Self {
+        let mut quote = quoted.clone().without_ethernet();
+        quote.tags.clear();
+        let mut bytes = quote.build();
+        bytes.truncate(quoted_bytes);
+        self.icmp(kind, code, [0; 4]).payload(&bytes)
+    }
+
+    /// Any other protocol: the payload follows the IP header at once.
+    #[must_use]
+    pub fn raw(mut self, protocol: u8) -> Self {
+        self.transport = Transport::Raw(protocol);
+        self
+    }
+
+    /// What follows the last header.
+    #[must_use]
+    pub fn payload(mut self, payload: &[u8]) -> Self {
+        self.payload = payload.to_vec();
+        self
+    }
+
+    /// The bytes. A frame is not padded to Ethernet's 60 bytes.
+    #[track_caller]
+    #[must_use]
+    pub fn build(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        if self.fragment.is_none_or(|fragment| fragment.offset_bytes == 0) {
+            body.extend(self.transport_header());
+        }
+        body.extend(&self.payload);
+
+        let mut frame = Vec::new();
+        let ethertype = if self.source.is_ipv4() { ethertype::IPV4 } else { ethertype::IPV6 };
+        if let Some((source, destination)) = self.macs {
+            frame = link_header(source, destination, &self.tags, ethertype);
+        }
+        frame.extend(self.network_headers(body.len()));
+        frame.extend(body);
+        frame
+    }
+
+    fn transport_protocol(&self) -> u8 {
+        match self.transport {
+            Transport::Tcp(_) => protocol::TCP,
+            Transport::Udp { .. } => protocol::UDP,
+            Transport::Sctp { .. } => protocol::SCTP,
+            Transport::Icmp { .. } if self.source.is_ipv4() => protocol::ICMP,
+            Transport::Icmp { .. } => protocol::ICMPV6,
+            Transport::Raw(number) => number,
+        }
+    }
+
+    fn transport_header(&self) -> Vec<u8> {
+        let payload = self.payload.as_slice();
+        match &self.transport {
+            Transport::Tcp(tcp) => {
+                let mut tcp = tcp.clone();
+                tcp.checksum = match (self.source, self.destination) {
+                    (IpAddr::V4(a), IpAddr::V4(b)) => {
+                        tcp.calc_checksum_ipv4_raw(a.octets(), b.octets(), payload)
+                    }
+                    (IpAddr::V6(a), IpAddr::V6(b)) => {
+                        tcp.calc_checksum_ipv6_raw(a.octets(), b.octets(), payload)
+                    }
+                    _ => unreachable!("both ends are of one version"),
+                }
+                .expect("the payload fits");
+                tcp.to_bytes().to_vec()
+            }
+            Transport::Udp { source_port, destination_port } => {
+                let length = u16::try_from(8 + payload.len()).expect("the payload fits");
+                let mut udp = UdpHeader {
+                    source_port: *source_port,
+                    destination_port: *destination_port,
+                    length,
+                    checksum: 0,
+                };
+                udp.checksum = match (self.source, self.destination) {
+                    (IpAddr::V4(a), IpAddr::V4(b)) => {
+                        udp.calc_checksum_ipv4_raw(a.octets(), b.octets(), payload)
+                    }
+                    (IpAddr::V6(a), IpAddr::V6(b)) => {
+                        udp.calc_checksum_ipv6_raw(a.octets(), b.octets(), payload)
+                    }
+                    _ => unreachable!("both ends are of one version"),
+                }
+                .expect("the payload fits");
+                udp.to_bytes().to_vec()
+            }
+            Transport::Sctp { source_port, destination_port } => {
+                let mut header = Vec::new();
+                header.extend(source_port.to_be_bytes());
+                header.extend(destination_port.to_be_bytes());
+                header.extend([0x11, 0x22, 0x33, 0x44]); // verification tag
+                header.extend([0; 4]);
+                header
+            }
+            &Transport::Icmp { kind: type_u8, code: code_u8, rest: bytes5to8 } => {
+                match (self.source, self.destination) {
+                    (IpAddr::V6(a), IpAddr::V6(b)) => Icmpv6Header::with_checksum(
+                        Icmpv6Type::Unknown { type_u8, code_u8, bytes5to8 },
+                        a.octets(),
+                        b.octets(),
+                        payload,
+                    )
+                    .expect("the payload fits")
+                    .to_bytes()
+                    .to_vec(),
+                    _ => Icmpv4Header::with_checksum(
+                        Icmpv4Type::Unknown { type_u8, code_u8, bytes5to8 },
+                        payload,
+                    )
+                    .to_bytes()
+                    .to_vec(),
+                }
+            }
+            Transport::Raw(_) => Vec::new(),
+        }
+    }
+
+    fn network_headers(&self, body_bytes: usize) -> Vec<u8> {
+        match (self.source, self.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                assert!(self.extensions.is_empty(), "IPv4 has no extension headers");
+                let options =
+                    Ipv4Options::try_from(self.ipv4_options.as_slice()).expect("a multiple of 4, 40 at most");
+                let mut header = Ipv4Header {
+                    source: source.octets(),
+                    destination: destination.octets(),
+                    time_to_live: 64,
+                    protocol: IpNumber(self.transport_protocol()),
+                    total_len: u16::try_from(20 + self.ipv4_options.len() + body_bytes).expect("it fits"),
+                    dont_fragment: self.fragment.is_none(),
+                    options,
+                    ..Default::default()
+                };
+                if let Some(fragment) = self.fragment {
+                    header.identification = u16::try_from(fragment.id).expect("an id of 16 bits in IPv4");
+                    header.fragment_offset = fragment.offset();
+                    header.more_fragments = fragment.more;
+                }
+                header.header_checksum = header.calc_header_checksum();
+                header.to_bytes().to_vec()
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                assert!(self.ipv4_options.is_empty(), "IPv6 has no options");
+                let (first, extensions) = self.extension_chain();
+                let header = Ipv6Header {
+                    source: source.octets(),
+                    destination: destination.octets(),
+                    hop_limit: 64,
+                    next_header: IpNumber(first),
+                    payload_length: u16::try_from(extensions.len() + body_bytes).expect("it fits"),
+                    ..Default::default()
+                };
+                [header.to_bytes().as_slice(), extensions.as_slice()].concat()
+            }
+            _ => unreachable!("both ends are of one version"),
+        }
+    }
+
+    /// The first next-header number, and the extension headers' bytes.
+    fn extension_chain(&self) -> (u8, Vec<u8>) {
+        let mut next = self.transport_protocol();
+        let mut bytes = Vec::new();
+        if let Some(fragment) = self.fragment {
+            let header =
+                Ipv6FragmentHeader::new(IpNumber(next), fragment.offset(), fragment.more, fragment.id);
+            bytes.extend(header.to_bytes());
+            next = protocol::FRAGMENT;
+        }
+        for (kind, data) in self.extensions.iter().rev() {
+            let mut header = vec![next, 0];
+            header.extend(data);
+            header.resize(header.len().next_multiple_of(8), 0);
+            // The authentication header counts in 4 bytes, less 2 (RFC 4302).
+            let length =
+                if *kind == protocol::AUTHENTICATION { header.len() / 4 - 2 } else { header.len() / 8 - 1 };
+            header[1] = u8::try_from(length).expect("an extension header fits");
+            bytes.splice(0..0, header);
+            next = *kind;
+        }
+        (next, bytes)
+    }
+}
+
+impl Fragment {
+    fn offset(self) -> IpFragOffset {
+        assert_eq!(self.offset_bytes % 8, 0, "a fragment begins at a multiple of 8 bytes");
+        IpFragOffset::try_new(self.offset_bytes / 8).expect("16 bits, divided by 8, are 13")
+    }
+}
+
+/// A broadcast ARP request for `target` (IPv4).
+#[must_use]
+pub fn arp_request(source: [u8; 4], target: [u8; 4]) -> Vec<u8> {
+    let mac = [2, 0, 0, 0, 0, 1];
+    let mut frame = link_header(mac, [0xff; 6], &[], ethertype::ARP);
+    frame.extend([0, 1, 8, 0, 6, 4, 0, 1]);
+    frame.extend(mac);
+    frame.extend(source);
+    frame.extend([0; 6]);
+    frame.extend(target);
+    frame
+}
+
+/// A frame of any ethertype, with `tags` (ethertype and id) before it.
+#[must_use]
+pub fn other(tags: &[(u16, u16)], ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = link_header([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], tags, ethertype);
+    frame.extend(payload);
+    frame
+}
+
+/// Corrects an IPv4 header checksum after bytes of the header were changed by
+/// hand. `ip_offset`: where the header begins.
+pub fn fix_ipv4_checksum(frame: &mut [u8], ip_offset: usize) {
+    let bytes = usize::from(frame[ip_offset] & 0x0f) * 4;
+    let header = &mut frame[ip_offset..ip_offset + bytes];
+    header[10..12].fill(0);
+    let sum = Sum16BitWords::new().add_slice(header).ones_complement();
+    // It comes in the order of memory.
+    header[10..12].copy_from_slice(&sum.to_ne_bytes());
+}
+
+fn echo_rest(id: u16, sequence: u16) -> [u8; 4] {
+    let (id, sequence) = (id.to_be_bytes(), sequence.to_be_bytes());
+    [id[0], id[1], sequence[0], sequence[1]]
+}
+
+fn link_header(source: [u8; 6], destination: [u8; 6], tags: &[(u16, u16)], ethertype: u16) -> Vec<u8> {
+    let first = tags.first().map_or(ethertype, |tag| tag.0);
+    let mut bytes = Ethernet2Header { source, destination, ether_type: EtherType(first) }.to_bytes().to_vec();
+    for (index, (_, id)) in tags.iter().enumerate() {
+        bytes.extend(id.to_be_bytes());
+        bytes.extend(tags.get(index + 1).map_or(ethertype, |tag| tag.0).to_be_bytes());
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+
+    #[test]
+    fn checksums_and_lengths_are_right() {
+        let frame = Frame::between("192.0.2.1", "192.0.2.2").tcp(1, 2, "SA").payload(b"abc").build();
+        let packet = SlicedPacket::from_ethernet(&frame).unwrap();
+        let (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Tcp(tcp))) = (packet.net, packet.transport)
+        else {
+            panic!("not TCP over IPv4")
+        };
+        assert_eq!(ip.header().header_checksum(), ip.header().to_header().calc_header_checksum());
+        assert!(tcp.syn() && tcp.ack() && !tcp.fin());
+        assert_eq!(tcp.payload(), b"abc");
+
+        let mut changed = frame.clone();
+        changed[14 + 8] = 1; // time to live
+        fix_ipv4_checksum(&mut changed, 14);
+        let header = Ipv4Header::from_slice(&changed[14..]).unwrap().0;
+        assert_eq!(header.header_checksum, header.calc_header_checksum());
+        assert_eq!(header.time_to_live, 1);
+    }
+
+    #[test]
+    fn tags_and_options_stand_in_order() {
+        let frame = Frame::between("192.0.2.1", "192.0.2.2")
+            .service_vlan(7)
+            .vlan(8)
+            .ipv4_options(&[1, 1, 1, 0])
+            .udp(5, 6)
+            .payload(b"x")
+            .build();
+        assert_eq!(frame[12..22], [0x88, 0xa8, 0, 7, 0x81, 0, 0, 8, 8, 0]);
+        let packet = SlicedPacket::from_ethernet(&frame).unwrap();
+        assert_eq!(packet.vlan_ids().iter().map(|id| id.value()).collect::<Vec<_>>(), [7, 8]);
+        let (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Udp(udp))) = (packet.net, packet.transport)
+        else {
+            panic!("not UDP over IPv4")
+        };
+        assert_eq!(ip.header().options(), [1, 1, 1, 0]);
+        assert_eq!((udp.source_port(), udp.destination_port(), udp.payload()), (5, 6, b"x".as_slice()));
+    }
+
+    #[test]
+    fn extensions_chain_to_the_transport() {
+        let frame = Frame::between("fd00::1", "fd00::2")
+            .extension(protocol::HOP_BY_HOP, &[5, 2, 0, 0])
+            .extension(protocol::AUTHENTICATION, &[0; 22])
+            .extension(protocol::DESTINATION_OPTIONS, &[])
+            .tcp(1, 2, "S")
+            .build();
+        assert_eq!(frame.len(), 14 + 40 + 8 + 24 + 8 + 20);
+        let packet = SlicedPacket::from_ethernet(&frame).unwrap();
+        assert!(matches!(packet.transport, Some(TransportSlice::Tcp(tcp)) if tcp.destination_port() == 2));
+    }
+
+    #[test]
+    fn fragments_of_both_versions() {
+        for ends in [("192.0.2.1", "192.0.2.2"), ("fd00::1", "fd00::2")] {
+            let first =
+                Frame::between(ends.0, ends.1).udp(1, 2).payload(&[7; 16]).fragment(9, 0, true).build();
+            let later =
+                Frame::between(ends.0, ends.1).udp(1, 2).payload(&[7; 5]).fragment(9, 24, false).build();
+            assert_eq!(first.len() - later.len(), 8 + 16 - 5);
+            for frame in [first, later] {
+                let packet = SlicedPacket::from_ethernet(&frame).unwrap();
+                assert!(packet.transport.is_none(), "etherparse does not look into fragments");
+                assert!(packet.is_ip_payload_fragmented());
+            }
+        }
+    }
+
+    #[test]
+    fn errors_quote() {
+        let lost = Frame::between("fd00::1", "fd00::2").vlan(3).udp(1, 2).payload(&[1; 100]);
+        let error = Frame::between("fd00::9", "fd00::1").icmp_error(1, 4, &lost, 48).build();
+        assert_eq!(error.len(), 14 + 40 + 8 + 48);
+        assert_eq!(error[62..102], lost.without_ethernet().build()[..40]);
+        let packet = SlicedPacket::from_ethernet(&error).unwrap();
+        let (Some(NetSlice::Ipv6(ip)), Some(TransportSlice::Icmpv6(icmp))) = (packet.net, packet.transport)
+        else {
+            panic!("not ICMPv6")
+        };
+        assert!(icmp.is_checksum_valid(ip.header().source(), ip.header().destination()));
+    }
+
+    #[test]
+    fn odd_frames() {
+        assert_eq!(arp_request([10, 0, 0, 1], [10, 0, 0, 2]).len(), 42);
+        assert!(SlicedPacket::from_ethernet(&arp_request([10, 0, 0, 1], [10, 0, 0, 2])).is_ok());
+        assert_eq!(other(&[(ethertype::VLAN, 1)], ethertype::LLDP, &[0; 3]).len(), 21);
+        let sctp = Frame::between("10.0.0.1", "10.0.0.2").sctp(7, 8).build();
+        assert_eq!((sctp[23], sctp.len(), &sctp[34..38]), (132, 14 + 20 + 12, [0, 7, 0, 8].as_slice()));
+        let ping = Frame::between("10.0.0.1", "10.0.0.2").echo_request(0x1234, 1).build();
+        assert_eq!(ping[34..42], [8, 0, 0xe5, 0xca, 0x12, 0x34, 0, 1]);
+    }
+}
