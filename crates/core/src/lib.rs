@@ -8,11 +8,13 @@
 //! - [`flow`]: one row per connection, built from events and table readings;
 //! - [`endpoint`]: who stands behind an address;
 //! - [`record`]: what leaves weir: flows, packets, the summary;
+//! - [`filter`]: which records the user wants;
 //! - [`text`]: units and names as people read them.
 #![forbid(unsafe_code)]
 
 pub mod endpoint;
 pub mod event;
+pub mod filter;
 pub mod flow;
 pub mod loss;
 pub mod record;

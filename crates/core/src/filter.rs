@@ -1,0 +1,314 @@
+//! Which records the user wants: `--container`, `--port`, `--not` and the rest,
+//! as one [`Filter`].
+
+mod error;
+mod pattern;
+mod selector;
+#[cfg(test)]
+mod tests;
+
+use std::mem::discriminant;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use jiff::{Span, SpanRelativeTo, Timestamp};
+
+use crate::endpoint::{Container, Endpoint, Identity};
+use crate::flow::Protocol;
+use crate::record::{Record, State};
+
+pub use error::FilterError;
+pub use pattern::NamePattern;
+pub use selector::Selector;
+
+/// One flag of the command line with its value.
+#[derive(Debug, Clone)]
+pub enum Criterion {
+    /// `--container`: either end is this container.
+    Container(NamePattern),
+    /// `--service`: either end is a container of this compose service.
+    Service(NamePattern),
+    /// `--from`: the client, or a packet's source.
+    From(Selector),
+    /// `--to`: the server, or a packet's destination.
+    To(Selector),
+    /// `--ip`: either end's address is in this range.
+    Ip(IpNet),
+    /// `--port`: either end's port is one of these.
+    Port(RangeInclusive<u16>),
+    /// `--protocol`: one of these.
+    Protocol(Vec<Protocol>),
+    /// `--state`. Packets have none.
+    State(State),
+    /// `--interface`: seen at such a device.
+    Interface(NamePattern),
+    /// `--ip-version`, `-4`, `-6`.
+    IpVersion(IpVersion),
+    /// `--since`: not before this time.
+    Since(Timestamp),
+}
+
+/// The version of the Internet Protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IpVersion {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Criterion {
+    /// `--container`: a name, `project/service` as weir shows it, four or more
+    /// digits of an id, or a glob over names.
+    ///
+    /// # Errors
+    /// If the text is empty or a broken glob.
+    pub fn parse_container(text: &str) -> Result<Self, FilterError> {
+        NamePattern::parse("container", text).map(Self::Container)
+    }
+
+    /// `--service`: `service`, `project/service`, or a glob over either.
+    ///
+    /// # Errors
+    /// If the text is empty or a broken glob.
+    pub fn parse_service(text: &str) -> Result<Self, FilterError> {
+        NamePattern::parse("service", text).map(Self::Service)
+    }
+
+    /// `--from`: see [`Selector::parse`].
+    ///
+    /// # Errors
+    /// As [`Selector::parse`].
+    pub fn parse_from(text: &str) -> Result<Self, FilterError> {
+        Selector::parse(text).map(Self::From)
+    }
+
+    /// `--to`: see [`Selector::parse`].
+    ///
+    /// # Errors
+    /// As [`Selector::parse`].
+    pub fn parse_to(text: &str) -> Result<Self, FilterError> {
+        Selector::parse(text).map(Self::To)
+    }
+
+    /// `--ip`: an address, or a range in CIDR notation.
+    ///
+    /// # Errors
+    /// If it is neither.
+    pub fn parse_ip(text: &str) -> Result<Self, FilterError> {
+        selector::parse_addresses(text).map(Self::Ip)
+    }
+
+    /// `--port`: a number, or a range `8000-8080`.
+    ///
+    /// # Errors
+    /// If it is neither.
+    pub fn parse_port(text: &str) -> Result<Self, FilterError> {
+        selector::parse_ports(text).map(Self::Port)
+    }
+
+    /// `--protocol`: a name or a number. `icmp` stands for both ICMP and
+    /// ICMPv6, as users say it; `icmpv6` and the number 1 are exact.
+    ///
+    /// # Errors
+    /// If there is no such protocol.
+    pub fn parse_protocol(text: &str) -> Result<Self, FilterError> {
+        let protocol = Protocol::parse(text).ok_or_else(|| FilterError::Protocol(text.to_owned()))?;
+        let both = text.eq_ignore_ascii_case("icmp");
+        Ok(Self::Protocol(if both { vec![Protocol::ICMP, Protocol::ICMPV6] } else { vec![protocol] }))
+    }
+
+    /// `--state`: one of [`State::ALL`] by its name.
+    ///
+    /// # Errors
+    /// If there is no such state.
+    pub fn parse_state(text: &str) -> Result<Self, FilterError> {
+        State::ALL
+            .into_iter()
+            .find(|state| state.name().eq_ignore_ascii_case(text))
+            .map(Self::State)
+            .ok_or_else(|| FilterError::State(text.to_owned()))
+    }
+
+    /// `--interface`: a device name, or a glob.
+    ///
+    /// # Errors
+    /// If the text is empty or a broken glob.
+    pub fn parse_interface(text: &str) -> Result<Self, FilterError> {
+        NamePattern::parse("interface", text).map(Self::Interface)
+    }
+
+    /// `--ip-version`: 4 or 6.
+    ///
+    /// # Errors
+    /// If it is neither.
+    pub fn parse_ip_version(text: &str) -> Result<Self, FilterError> {
+        match text {
+            "4" => Ok(Self::IpVersion(IpVersion::V4)),
+            "6" => Ok(Self::IpVersion(IpVersion::V6)),
+            _ => Err(FilterError::IpVersion(text.to_owned())),
+        }
+    }
+
+    /// `--since`: how long ago (`90s`, `2h 30m`, `1d`), or a time (RFC 3339).
+    ///
+    /// # Errors
+    /// If it is neither, or out of range.
+    pub fn parse_since(text: &str, now: Timestamp) -> Result<Self, FilterError> {
+        let wrong = || FilterError::Since(text.to_owned());
+        if let Ok(time) = text.parse::<Timestamp>() {
+            return Ok(Self::Since(time));
+        }
+        let ago: Span = text.parse().map_err(|_| wrong())?;
+        let ago = ago.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
+        if ago.is_negative() {
+            return Err(wrong());
+        }
+        now.checked_sub(ago).map(Self::Since).map_err(|_| wrong())
+    }
+
+    fn matches(&self, facts: &Facts<'_>) -> bool {
+        match self {
+            Self::Container(pattern) => facts.either_container(|container| pattern.is_container(container)),
+            Self::Service(pattern) => facts.either_container(|container| pattern.is_service(container)),
+            Self::From(selector) => selector.matches(facts.from),
+            Self::To(selector) => selector.matches(facts.to),
+            Self::Ip(range) => facts.ends().iter().any(|end| range.contains(&end.ip)),
+            Self::Port(ports) => {
+                facts.ends().iter().any(|end| end.port.is_some_and(|port| ports.contains(&port)))
+            }
+            Self::Protocol(protocols) => protocols.contains(&facts.protocol),
+            Self::State(state) => facts.state == Some(*state),
+            Self::Interface(pattern) => facts.interfaces().any(|name| pattern.matches(name)),
+            Self::IpVersion(version) => facts.from.ip.is_ipv4() == (*version == IpVersion::V4),
+            Self::Since(time) => facts.time >= *time,
+        }
+    }
+}
+
+/// All criteria of a command. Without any, every record matches.
+///
+/// A flag that is given several times asks for any of its values; different
+/// flags must all be satisfied; of the negated criteria none may match.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// One group per flag.
+    wanted: Vec<Vec<Criterion>>,
+    refused: Vec<Criterion>,
+}
+
+impl Filter {
+    /// Adds a criterion; `negated` if `--not` stood before it.
+    pub fn add(&mut self, criterion: Criterion, negated: bool) {
+        if negated {
+            self.refused.push(criterion);
+            return;
+        }
+        let flag = discriminant(&criterion);
+        let group = self.wanted.iter_mut().find(|group| group.iter().any(|one| discriminant(one) == flag));
+        match group {
+            Some(group) => group.push(criterion),
+            None => self.wanted.push(vec![criterion]),
+        }
+    }
+
+    /// Whether the user wants this record. The summary is always wanted.
+    #[must_use]
+    pub fn matches(&self, record: &Record) -> bool {
+        let Some(facts) = Facts::of(record) else {
+            return true;
+        };
+        self.wanted.iter().all(|group| group.iter().any(|criterion| criterion.matches(&facts)))
+            && !self.refused.iter().any(|criterion| criterion.matches(&facts))
+    }
+
+    /// The containers and services that were asked for by an exact name (no
+    /// glob, not negated): those that can be told to be unknown.
+    pub fn container_names(&self) -> impl Iterator<Item = &str> {
+        self.wanted.iter().flatten().filter_map(|criterion| match criterion {
+            Criterion::Container(pattern) | Criterion::Service(pattern) if !pattern.is_glob() => {
+                Some(pattern.as_str())
+            }
+            _ => None,
+        })
+    }
+
+    /// Those of [`Filter::container_names`] that none of these containers bears.
+    #[must_use]
+    pub fn unknown_names<'a>(&'a self, known: &[Arc<Container>]) -> Vec<&'a str> {
+        let unknown = |criterion: &'a Criterion| {
+            let (pattern, borne) = match criterion {
+                Criterion::Container(pattern) => (pattern, known.iter().any(|one| pattern.is_container(one))),
+                Criterion::Service(pattern) => (pattern, known.iter().any(|one| pattern.is_service(one))),
+                _ => return None,
+            };
+            (!borne && !pattern.is_glob()).then_some(pattern.as_str())
+        };
+        self.wanted.iter().flatten().filter_map(unknown).collect()
+    }
+
+    /// The devices that were asked for (not negated).
+    pub fn interface_globs(&self) -> impl Iterator<Item = &NamePattern> {
+        self.wanted.iter().flatten().filter_map(|criterion| match criterion {
+            Criterion::Interface(pattern) => Some(pattern),
+            _ => None,
+        })
+    }
+}
+
+/// What flows and packets have in common.
+struct Facts<'a> {
+    record: &'a Record,
+    from: &'a Endpoint,
+    to: &'a Endpoint,
+    protocol: Protocol,
+    state: Option<State>,
+    time: Timestamp,
+}
+
+impl<'a> Facts<'a> {
+    fn of(record: &'a Record) -> Option<Self> {
+        match record {
+            Record::Flow(flow) => Some(Self {
+                record,
+                from: &flow.client,
+                to: &flow.server,
+                protocol: flow.protocol,
+                state: Some(flow.state),
+                time: flow.time,
+            }),
+            Record::Packet(packet) => Some(Self {
+                record,
+                from: &packet.source,
+                to: &packet.destination,
+                protocol: packet.protocol,
+                state: None,
+                time: packet.time,
+            }),
+            Record::Summary(_) => None,
+        }
+    }
+
+    fn ends(&self) -> [&'a Endpoint; 2] {
+        [self.from, self.to]
+    }
+
+    fn either_container(&self, test: impl Fn(&Container) -> bool) -> bool {
+        self.ends().iter().any(|end| match &end.identity {
+            Identity::Container(container) => test(container),
+            _ => false,
+        })
+    }
+
+    fn interfaces(&self) -> impl Iterator<Item = &'a str> {
+        let (flow, packet) = match self.record {
+            Record::Flow(flow) => (Some(flow), None),
+            Record::Packet(packet) => (None, Some(packet)),
+            Record::Summary(_) => (None, None),
+        };
+        let of_flow =
+            flow.into_iter().flat_map(|flow| flow.interfaces.iter().map(|device| device.name.as_str()));
+        of_flow.chain(packet.map(|packet| packet.interface.as_str()))
+    }
+}
