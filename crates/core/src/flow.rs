@@ -2,6 +2,10 @@
 
 mod entry;
 mod key;
+mod table;
+mod timeout;
 
 pub use entry::{Counters, DirectionEntry, FlowEntry, FlowState, Point};
 pub use key::{FlowKey, Protocol, Side};
+pub use table::{EntrySource, Report, Table, Totals};
+pub use timeout::{LINGER_NS, Pressure};

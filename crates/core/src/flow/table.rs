@@ -1,0 +1,429 @@
+//! User space's side of the flow table: which flows live, what was reported of
+//! them, and when they ended. The counters stay in the kernel and are read when
+//! they are wanted.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use crate::endpoint::Identity;
+use crate::event::{FlowClosed, FlowOpened, HookId};
+use crate::flow::timeout::{LINGER_NS, Pressure, idle_ns};
+use crate::flow::{Counters, FlowEntry, FlowKey, FlowState, Side};
+use crate::record::{FlowEvent, State};
+
+/// An entry that is older than this and has no row lost its opening event: the
+/// event of a younger one is still on its way through the ring.
+const EVENT_DELAY_NS: u64 = 1_000_000_000;
+
+/// Where entries are read: the kernel's table, or a test's.
+pub trait EntrySource {
+    /// Why it cannot be read.
+    type Error;
+
+    /// The entry of one flow.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    fn read(&mut self, key: &FlowKey) -> Result<Option<FlowEntry>, Self::Error>;
+
+    /// Takes one flow out; its final entry.
+    ///
+    /// # Errors
+    /// The table cannot be changed.
+    fn remove(&mut self, key: &FlowKey) -> Result<Option<FlowEntry>, Self::Error>;
+
+    /// Visits all entries.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    fn visit(&mut self, visit: &mut dyn FnMut(FlowKey, FlowEntry)) -> Result<(), Self::Error>;
+}
+
+/// Something to tell of a flow.
+#[derive(Debug)]
+pub struct Report<'a> {
+    /// The same for all reports of one connection.
+    pub id: u64,
+    /// Why.
+    pub event: FlowEvent,
+    /// Where the flow stands.
+    pub state: State,
+    /// When the event happened, CLOCK_MONOTONIC.
+    pub time_ns: u64,
+    /// Which flow.
+    pub key: FlowKey,
+    /// Its entry; counters of this connection only, not of earlier ones that
+    /// used the same key.
+    pub entry: FlowEntry,
+    /// Who stands at the two ends, by [`Side::index`], as far as an earlier
+    /// report found out: a container that is gone keeps its name.
+    pub ends: &'a mut [Option<Identity>; 2],
+}
+
+/// Sums over all flows, each packet once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Connections.
+    pub flows: u64,
+    /// What the counting hooks saw.
+    pub counted: Counters,
+    /// What each hook saw.
+    pub hooks: BTreeMap<HookId, Counters>,
+}
+
+struct Row {
+    first_ns: u64,
+    incarnation: u32,
+    /// Packets that were in the last report, to see whether there is news.
+    reported_packets: u64,
+    /// How the entry stood when an earlier connection with this key ended.
+    base: Option<Box<FlowEntry>>,
+    ends: [Option<Identity>; 2],
+    /// The end was announced; waiting for what is still on its way.
+    ending: bool,
+}
+
+/// All flows that live.
+#[derive(Default)]
+pub struct Table {
+    rows: HashMap<FlowKey, Row>,
+    /// Closed connections in the order of their ends.
+    ending: VecDeque<(u64, FlowKey, u32)>,
+    totals: Totals,
+    pressure: Pressure,
+}
+
+impl Table {
+    /// How many flows live.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether no flow lives.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Sums over the flows that have ended (all of them, after [`Table::finish`]).
+    #[must_use]
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// When [`Table::end_closed`] has something to do next.
+    #[must_use]
+    pub fn next_end_ns(&self) -> Option<u64> {
+        self.ending.front().map(|(due_ns, ..)| *due_ns)
+    }
+
+    /// A flow's first packet was seen.
+    ///
+    /// # Errors
+    /// The source cannot be read.
+    pub fn opened<S: EntrySource>(
+        &mut self,
+        open: &FlowOpened,
+        source: &mut S,
+        report: &mut impl FnMut(Report<'_>),
+    ) -> Result<(), S::Error> {
+        let key = open.seen.key;
+        if self.rows.get(&key).is_some_and(|row| row.first_ns >= open.seen.time_ns) {
+            return Ok(()); // found in the table before its event came
+        }
+        let Some(entry) = source.read(&key)? else { return Ok(()) };
+        self.open(key, open.seen.time_ns, open.incarnation, None, &entry, report);
+        Ok(())
+    }
+
+    /// A closed connection's key is used again; `before` is its entry at its end.
+    ///
+    /// # Errors
+    /// The source cannot be read.
+    pub fn reopened<S: EntrySource>(
+        &mut self,
+        open: &FlowOpened,
+        before: &FlowEntry,
+        source: &mut S,
+        report: &mut impl FnMut(Report<'_>),
+    ) -> Result<(), S::Error> {
+        let key = open.seen.key;
+        let row = self.row_taken(&key, before);
+        self.leave(key, row, before, (FlowEvent::Close, state_of(before.state), open.seen.time_ns), report);
+        let Some(entry) = source.read(&key)? else { return Ok(()) };
+        self.open(key, open.seen.time_ns, open.incarnation, Some(Box::new(*before)), &entry, report);
+        Ok(())
+    }
+
+    /// A connection ended by FIN or RST. It is reported when it was quiet for
+    /// [`LINGER_NS`], by [`Table::end_closed`].
+    pub fn closed(&mut self, close: &FlowClosed) {
+        let Some(row) = self.rows.get_mut(&close.seen.key) else { return };
+        if row.incarnation == close.incarnation && row.first_ns <= close.seen.time_ns && !row.ending {
+            row.ending = true;
+            self.ending.push_back((close.seen.time_ns + LINGER_NS, close.seen.key, close.incarnation));
+        }
+    }
+
+    /// Reports and removes the connections whose time has come.
+    ///
+    /// # Errors
+    /// The source cannot be changed.
+    pub fn end_closed<S: EntrySource>(
+        &mut self,
+        now_ns: u64,
+        source: &mut S,
+        report: &mut impl FnMut(Report<'_>),
+    ) -> Result<(), S::Error> {
+        while let Some((due_ns, key, incarnation)) = self.ending.front().copied() {
+            if due_ns > now_ns {
+                break;
+            }
+            self.ending.pop_front();
+            let current = |row: &Row| row.incarnation == incarnation;
+            if !self.rows.get(&key).is_some_and(current) {
+                continue;
+            }
+            if let Some(entry) = source.read(&key)? {
+                if entry.incarnation != incarnation {
+                    continue; // in use again: its event is on its way
+                }
+                if entry.last_ns + LINGER_NS > now_ns {
+                    self.ending.push_back((now_ns + LINGER_NS, key, incarnation));
+                    continue;
+                }
+            }
+            self.take_out(key, None, now_ns, source, report)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the whole table: finds flows whose events were lost, ends those
+    /// that are idle, and, with `updates`, reports those that have news.
+    /// `table_size` is the kernel table's.
+    ///
+    /// # Errors
+    /// The source cannot be read or changed.
+    pub fn sweep<S: EntrySource>(
+        &mut self,
+        now_ns: u64,
+        table_size: u64,
+        updates: bool,
+        source: &mut S,
+        report: &mut impl FnMut(Report<'_>),
+    ) -> Result<(), S::Error> {
+        let mut ended = Vec::new();
+        let mut found = Vec::new();
+        let mut entries = 0;
+        let pressure = self.pressure;
+        source.visit(&mut |key, entry| {
+            entries += 1;
+            if entry.last_ns + idle_ns(key.protocol, &entry, pressure) <= now_ns {
+                ended.push(key);
+            }
+            match self.rows.get_mut(&key) {
+                None => {
+                    if entry.first_ns + EVENT_DELAY_NS < now_ns {
+                        found.push((key, entry));
+                    }
+                }
+                Some(row) => {
+                    if entry.incarnation != row.incarnation && entry.first_ns + EVENT_DELAY_NS < now_ns {
+                        // The event of its reuse was lost: two connections stay one row.
+                        row.incarnation = entry.incarnation;
+                        row.ending = false;
+                    }
+                    if updates && !row.ending && row.incarnation == entry.incarnation {
+                        row.update(key, &entry, report);
+                    }
+                }
+            }
+        })?;
+        for (key, entry) in found {
+            self.open(key, entry.first_ns, entry.incarnation, None, &entry, report);
+        }
+        self.pressure = Pressure::of(entries, table_size);
+        for key in ended {
+            self.take_out(key, Some(State::Idle), now_ns, source, report)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the flows that were seen at a device that is gone.
+    ///
+    /// # Errors
+    /// The source cannot be read or changed.
+    pub fn interface_gone<S: EntrySource>(
+        &mut self,
+        ifindex: u32,
+        now_ns: u64,
+        source: &mut S,
+        report: &mut impl FnMut(Report<'_>),
+    ) -> Result<(), S::Error> {
+        let mut ended = Vec::new();
+        source.visit(&mut |key, entry| {
+            if entry.points().any(|(_, hook, _)| hook.ifindex == ifindex) {
+                ended.push(key);
+            }
+        })?;
+        for key in ended {
+            self.take_out(key, Some(State::Idle), now_ns, source, report)?;
+        }
+        Ok(())
+    }
+
+    /// Reports every flow that still lives, once more, and adds it to the
+    /// totals. The table is empty afterwards.
+    ///
+    /// # Errors
+    /// The source cannot be read.
+    pub fn finish<S: EntrySource>(
+        &mut self,
+        now_ns: u64,
+        source: &mut S,
+        report: &mut impl FnMut(Report<'_>),
+    ) -> Result<(), S::Error> {
+        let mut last = Vec::new();
+        source.visit(&mut |key, entry| last.push((key, entry)))?;
+        for (key, entry) in last {
+            if !self.rows.contains_key(&key) {
+                self.open(key, entry.first_ns, entry.incarnation, None, &entry, report);
+            }
+            if let Some(row) = self.rows.remove(&key) {
+                let ended = row.ending || entry.state >= FlowState::Closed;
+                let event = if ended { FlowEvent::Close } else { FlowEvent::Update };
+                self.leave(key, row, &entry, (event, state_of(entry.state), now_ns), report);
+            }
+        }
+        self.rows.clear();
+        self.ending.clear();
+        Ok(())
+    }
+
+    fn open(
+        &mut self,
+        key: FlowKey,
+        first_ns: u64,
+        incarnation: u32,
+        base: Option<Box<FlowEntry>>,
+        entry: &FlowEntry,
+        report: &mut impl FnMut(Report<'_>),
+    ) {
+        let mut row = Row::new(first_ns, incarnation, base);
+        row.report(key, entry, (FlowEvent::Open, state_of(entry.state), first_ns), report);
+        if self.rows.insert(key, row).is_none() {
+            self.totals.flows += 1;
+        }
+    }
+
+    /// `state`: how it ended, if its entry does not say so.
+    fn take_out<S: EntrySource>(
+        &mut self,
+        key: FlowKey,
+        state: Option<State>,
+        now_ns: u64,
+        source: &mut S,
+        report: &mut impl FnMut(Report<'_>),
+    ) -> Result<(), S::Error> {
+        let entry = source.remove(&key)?;
+        let Some(entry) = entry else {
+            self.rows.remove(&key);
+            return Ok(());
+        };
+        let row = self.row_taken(&key, &entry);
+        let own = state_of(entry.state);
+        let state = if entry.state >= FlowState::Closed { own } else { state.unwrap_or(own) };
+        self.leave(key, row, &entry, (FlowEvent::Close, state, now_ns), report);
+        Ok(())
+    }
+
+    /// The row of an entry that leaves; a new one if its opening was never seen.
+    fn row_taken(&mut self, key: &FlowKey, entry: &FlowEntry) -> Row {
+        self.rows.remove(key).unwrap_or_else(|| {
+            self.totals.flows += 1;
+            Row::new(entry.first_ns, entry.incarnation, None)
+        })
+    }
+
+    /// The last report of a flow, and its place in the totals.
+    fn leave(
+        &mut self,
+        key: FlowKey,
+        mut row: Row,
+        entry: &FlowEntry,
+        what: (FlowEvent, State, u64),
+        report: &mut impl FnMut(Report<'_>),
+    ) {
+        let own = row.report(key, entry, what, report);
+        for direction in &own.directions {
+            self.totals.counted += direction.points[0].counters;
+        }
+        for (_, hook, counters) in own.points() {
+            *self.totals.hooks.entry(hook).or_default() += counters;
+        }
+    }
+}
+
+impl Row {
+    fn new(first_ns: u64, incarnation: u32, base: Option<Box<FlowEntry>>) -> Self {
+        Self { first_ns, incarnation, reported_packets: 0, base, ends: [None, None], ending: false }
+    }
+
+    fn update(&mut self, key: FlowKey, entry: &FlowEntry, report: &mut impl FnMut(Report<'_>)) {
+        let packets = counted_packets(&self.own_part(entry));
+        if packets != self.reported_packets {
+            self.report(key, entry, (FlowEvent::Update, state_of(entry.state), entry.last_ns), report);
+        }
+    }
+
+    /// Returns what of the entry belongs to this connection.
+    fn report(
+        &mut self,
+        key: FlowKey,
+        entry: &FlowEntry,
+        (event, state, time_ns): (FlowEvent, State, u64),
+        report: &mut impl FnMut(Report<'_>),
+    ) -> FlowEntry {
+        let own = self.own_part(entry);
+        self.reported_packets = counted_packets(&own);
+        let mut hasher = DefaultHasher::new();
+        (key, self.first_ns).hash(&mut hasher);
+        report(Report { id: hasher.finish(), event, state, time_ns, key, entry: own, ends: &mut self.ends });
+        own
+    }
+
+    fn own_part(&self, entry: &FlowEntry) -> FlowEntry {
+        let mut own = *entry;
+        let Some(base) = &self.base else { return own };
+        own.resets = entry.resets.saturating_sub(base.resets);
+        own.icmp_errors = entry.icmp_errors.saturating_sub(base.icmp_errors);
+        for side in [Side::Low, Side::High] {
+            let direction = &mut own.directions[side.index()];
+            let before = &base.directions[side.index()];
+            direction.retransmits = direction.retransmits.saturating_sub(before.retransmits);
+            direction.zero_windows = direction.zero_windows.saturating_sub(before.zero_windows);
+            for (point, earlier) in direction.points.iter_mut().zip(&before.points) {
+                point.counters = point.counters.since(earlier.counters);
+            }
+        }
+        own
+    }
+}
+
+fn counted_packets(entry: &FlowEntry) -> u64 {
+    entry.directions.iter().map(|direction| direction.points[0].counters.packets).sum()
+}
+
+fn state_of(state: FlowState) -> State {
+    match state {
+        FlowState::New => State::New,
+        FlowState::Established => State::Established,
+        FlowState::Closing => State::Closing,
+        FlowState::Closed => State::Closed,
+        FlowState::Reset => State::Reset,
+    }
+}
+
+#[cfg(test)]
+mod tests;
