@@ -21,35 +21,9 @@ use etherparse::{
     Ipv4Header, Ipv4Options, Ipv6FragmentHeader, Ipv6Header, TcpHeader, UdpHeader,
 };
 
-/// Ethertypes that the tests name.
-pub mod ethertype {
-    #![allow(missing_docs, reason = "the names say it")]
-    pub const IPV4: u16 = 0x0800;
-    pub const ARP: u16 = 0x0806;
-    pub const VLAN: u16 = 0x8100;
-    pub const IPV6: u16 = 0x86dd;
-    pub const QINQ: u16 = 0x88a8;
-    pub const LLDP: u16 = 0x88cc;
-}
+mod numbers;
 
-/// Protocol numbers that the tests name, extension headers of IPv6 among them.
-pub mod protocol {
-    #![allow(missing_docs, reason = "the names say it")]
-    pub const HOP_BY_HOP: u8 = 0;
-    pub const ICMP: u8 = 1;
-    pub const TCP: u8 = 6;
-    pub const UDP: u8 = 17;
-    pub const ROUTING: u8 = 43;
-    pub const FRAGMENT: u8 = 44;
-    pub const GRE: u8 = 47;
-    pub const ESP: u8 = 50;
-    pub const AUTHENTICATION: u8 = 51;
-    pub const ICMPV6: u8 = 58;
-    pub const NO_NEXT_HEADER: u8 = 59;
-    pub const DESTINATION_OPTIONS: u8 = 60;
-    pub const SCTP: u8 = 132;
-    pub const MOBILITY: u8 = 135;
-}
+pub use numbers::{ethertype, protocol};
 
 /// A frame in the making. What is not set is ordinary: Ethernet, no tag, no
 /// option, whole, lengths and checksums right.
@@ -509,101 +483,4 @@ fn link_header(source: [u8; 6], destination: [u8; 6], tags: &[(u16, u16)], ether
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use etherparse::{NetSlice, SlicedPacket, TransportSlice};
-
-    #[test]
-    fn checksums_and_lengths_are_right() {
-        let frame = Frame::between("192.0.2.1", "192.0.2.2").tcp(1, 2, "SA").payload(b"abc").build();
-        let packet = SlicedPacket::from_ethernet(&frame).unwrap();
-        let (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Tcp(tcp))) = (packet.net, packet.transport)
-        else {
-            panic!("not TCP over IPv4")
-        };
-        assert_eq!(ip.header().header_checksum(), ip.header().to_header().calc_header_checksum());
-        assert!(tcp.syn() && tcp.ack() && !tcp.fin());
-        assert_eq!(tcp.payload(), b"abc");
-
-        let mut changed = frame.clone();
-        changed[14 + 8] = 1; // time to live
-        fix_ipv4_checksum(&mut changed, 14);
-        let header = Ipv4Header::from_slice(&changed[14..]).unwrap().0;
-        assert_eq!(header.header_checksum, header.calc_header_checksum());
-        assert_eq!(header.time_to_live, 1);
-    }
-
-    #[test]
-    fn tags_and_options_stand_in_order() {
-        let frame = Frame::between("192.0.2.1", "192.0.2.2")
-            .service_vlan(7)
-            .vlan(8)
-            .ipv4_options(&[1, 1, 1, 0])
-            .udp(5, 6)
-            .payload(b"x")
-            .build();
-        assert_eq!(frame[12..22], [0x88, 0xa8, 0, 7, 0x81, 0, 0, 8, 8, 0]);
-        let packet = SlicedPacket::from_ethernet(&frame).unwrap();
-        assert_eq!(packet.vlan_ids().iter().map(|id| id.value()).collect::<Vec<_>>(), [7, 8]);
-        let (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Udp(udp))) = (packet.net, packet.transport)
-        else {
-            panic!("not UDP over IPv4")
-        };
-        assert_eq!(ip.header().options(), [1, 1, 1, 0]);
-        assert_eq!((udp.source_port(), udp.destination_port(), udp.payload()), (5, 6, b"x".as_slice()));
-    }
-
-    #[test]
-    fn extensions_chain_to_the_transport() {
-        let frame = Frame::between("fd00::1", "fd00::2")
-            .extension(protocol::HOP_BY_HOP, &[5, 2, 0, 0])
-            .extension(protocol::AUTHENTICATION, &[0; 22])
-            .extension(protocol::DESTINATION_OPTIONS, &[])
-            .tcp(1, 2, "S")
-            .build();
-        assert_eq!(frame.len(), 14 + 40 + 8 + 24 + 8 + 20);
-        let packet = SlicedPacket::from_ethernet(&frame).unwrap();
-        assert!(matches!(packet.transport, Some(TransportSlice::Tcp(tcp)) if tcp.destination_port() == 2));
-    }
-
-    #[test]
-    fn fragments_of_both_versions() {
-        for ends in [("192.0.2.1", "192.0.2.2"), ("fd00::1", "fd00::2")] {
-            let first =
-                Frame::between(ends.0, ends.1).udp(1, 2).payload(&[7; 16]).fragment(9, 0, true).build();
-            let later =
-                Frame::between(ends.0, ends.1).udp(1, 2).payload(&[7; 5]).fragment(9, 24, false).build();
-            assert_eq!(first.len() - later.len(), 8 + 16 - 5);
-            for frame in [first, later] {
-                let packet = SlicedPacket::from_ethernet(&frame).unwrap();
-                assert!(packet.transport.is_none(), "etherparse does not look into fragments");
-                assert!(packet.is_ip_payload_fragmented());
-            }
-        }
-    }
-
-    #[test]
-    fn errors_quote() {
-        let lost = Frame::between("fd00::1", "fd00::2").vlan(3).udp(1, 2).payload(&[1; 100]);
-        let error = Frame::between("fd00::9", "fd00::1").icmp_error(1, 4, &lost, 48).build();
-        assert_eq!(error.len(), 14 + 40 + 8 + 48);
-        assert_eq!(error[62..102], lost.without_ethernet().build()[..40]);
-        let packet = SlicedPacket::from_ethernet(&error).unwrap();
-        let (Some(NetSlice::Ipv6(ip)), Some(TransportSlice::Icmpv6(icmp))) = (packet.net, packet.transport)
-        else {
-            panic!("not ICMPv6")
-        };
-        assert!(icmp.is_checksum_valid(ip.header().source(), ip.header().destination()));
-    }
-
-    #[test]
-    fn odd_frames() {
-        assert_eq!(arp_request([10, 0, 0, 1], [10, 0, 0, 2]).len(), 42);
-        assert!(SlicedPacket::from_ethernet(&arp_request([10, 0, 0, 1], [10, 0, 0, 2])).is_ok());
-        assert_eq!(other(&[(ethertype::VLAN, 1)], ethertype::LLDP, &[0; 3]).len(), 21);
-        let sctp = Frame::between("10.0.0.1", "10.0.0.2").sctp(7, 8).build();
-        assert_eq!((sctp[23], sctp.len(), &sctp[34..38]), (132, 14 + 20 + 12, [0, 7, 0, 8].as_slice()));
-        let ping = Frame::between("10.0.0.1", "10.0.0.2").echo_request(0x1234, 1).build();
-        assert_eq!(ping[34..42], [8, 0, 0xe5, 0xca, 0x12, 0x34, 0, 1]);
-    }
-}
+mod tests;
