@@ -209,22 +209,19 @@ static __noinline int flow_open(struct __sk_buff *skb, struct packet *packet, __
 	return 0;
 }
 
-/* A connection that ended begins anew with the same addresses and ports. */
-static __noinline int flow_reopen(struct __sk_buff *skb, struct flow *flow, struct packet *packet, __u8 hook)
+/* The entry of a connection that ended begins anew; what it was goes to `before`,
+ * if that is wanted. False: another CPU was faster. */
+static __always_inline bool flow_restart(struct flow *flow, const struct packet *packet, __u64 now_ns,
+					 struct flow *before)
 {
-	struct event_reopen *record;
-	__u64 now_ns = bpf_ktime_get_ns();
-	bool reopened = false;
+	bool restarted = false;
 
-	if (!flow || !packet)
-		return 0;
-	record = emit_reserve(sizeof(*record), EVENT_REOPEN);
 	bpf_spin_lock(&flow->lock);
 	if (flow->state >= FLOW_CLOSED) {
-		reopened = true;
-		if (record) {
-			record->before.incarnation = flow->incarnation;
-			__builtin_memcpy(&record->before.first_ns, &flow->first_ns,
+		restarted = true;
+		if (before) {
+			before->incarnation = flow->incarnation;
+			__builtin_memcpy(&before->first_ns, &flow->first_ns,
 					 sizeof(*flow) - __builtin_offsetof(struct flow, first_ns));
 		}
 		flow_begin(flow, packet, now_ns);
@@ -240,9 +237,24 @@ static __noinline int flow_reopen(struct __sk_buff *skb, struct flow *flow, stru
 		}
 	}
 	bpf_spin_unlock(&flow->lock);
-	if (!record)
+	return restarted;
+}
+
+/* A connection that ended begins anew with the same addresses and ports. */
+static __noinline int flow_reopen(struct __sk_buff *skb, struct flow *flow, struct packet *packet, __u8 hook)
+{
+	struct event_reopen *record;
+	__u64 now_ns = bpf_ktime_get_ns();
+
+	if (!flow || !packet)
 		return 0;
-	if (!reopened) {
+	record = emit_reserve(sizeof(*record), EVENT_REOPEN);
+	if (!record) {
+		/* Not one path that asks again later: a 6.1 verifier forgets the first answer. */
+		flow_restart(flow, packet, now_ns, NULL);
+		return 0;
+	}
+	if (!flow_restart(flow, packet, now_ns, &record->before)) {
 		bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);
 		return 0;
 	}
