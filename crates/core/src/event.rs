@@ -1,5 +1,7 @@
 //! What the kernel side reports, decoded and checked.
 
+use std::fmt;
+
 use crate::flow::{FlowEntry, FlowKey, FlowState, Side};
 
 /// A direction at a device. At the host side of a container's veth, ingress is
@@ -21,6 +23,15 @@ impl Hook {
             2 => Some(Self::Egress),
             _ => None,
         }
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        })
     }
 }
 

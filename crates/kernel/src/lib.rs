@@ -4,6 +4,7 @@
 //! checked types of [`weir_core`].
 
 mod abi;
+pub mod attach;
 mod clock;
 mod datapath;
 mod decode;
