@@ -12,6 +12,7 @@ mod daemon;
 mod namespace;
 pub mod packet;
 mod root;
+pub mod tc;
 mod topology;
 pub mod traffic;
 mod wait;

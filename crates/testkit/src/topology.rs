@@ -14,6 +14,7 @@ use crate::{Counters, Namespace};
 pub struct Topology {
     // Dropped before the host: a container's devices go with its namespace.
     containers: BTreeMap<String, Container>,
+    world: Option<Namespace>,
     host: Namespace,
     second_bridge: bool,
     next_address: u8,
@@ -66,12 +67,16 @@ impl Topology {
     /// The address of the host on `br0`.
     pub const HOST_IPV6: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1);
 
+    /// The address of the machine in [`Topology::world`].
+    pub const WORLD_IPV4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
+
     /// A host with one bridge and no container.
     #[must_use]
     pub fn new() -> Self {
         let host = Namespace::new("host");
         quiet(&host);
-        let topology = Self { containers: BTreeMap::new(), host, second_bridge: false, next_address: 2 };
+        let topology =
+            Self { containers: BTreeMap::new(), world: None, host, second_bridge: false, next_address: 2 };
         topology.add_bridge("br0", 99);
         topology
     }
@@ -170,6 +175,41 @@ impl Topology {
         self.container(name)
     }
 
+    /// Makes an outside world: one machine with [`Topology::WORLD_IPV4`], behind
+    /// a router that the host knows as the container `uplink`. Returns that
+    /// machine's namespace, the same each time.
+    #[track_caller]
+    pub fn world(&mut self) -> &Namespace {
+        if self.world.is_none() {
+            let world = Namespace::new("world");
+            quiet(&world);
+            let uplink = self.add_container("uplink");
+            let (router, gateway) = (uplink.namespace(), uplink.ipv4());
+            router.sysctl("ipv4/ip_forward", "1");
+            router.ip_batch(&format!(
+                "link add outside type veth peer name eth0 netns {}\n\
+                 link set outside up\n\
+                 address add 203.0.113.1/24 dev outside\n",
+                world.name()
+            ));
+            world.ip_batch(&format!(
+                "link set eth0 up\n\
+                 address add {}/24 dev eth0\n\
+                 route add default via 203.0.113.1\n",
+                Self::WORLD_IPV4
+            ));
+            for namespace in std::iter::once(&self.host).chain(self.others("uplink")) {
+                namespace.ip_batch(&format!("route add 203.0.113.0/24 via {gateway}\n"));
+            }
+            self.world = Some(world);
+        }
+        self.world.as_ref().expect("it was made above")
+    }
+
+    fn others(&self, name: &str) -> impl Iterator<Item = &Namespace> {
+        self.containers.iter().filter(move |(other, _)| *other != name).map(|(_, it)| it.namespace())
+    }
+
     /// Removes a container: its processes, its namespace and its veth.
     #[track_caller]
     pub fn remove_container(&mut self, name: &str) {
@@ -240,6 +280,15 @@ mod tests {
         assert_eq!(topology.container("db").ipv4().to_string(), "10.98.0.3");
         ping(topology.container("web"), &topology.container("db").ipv4().to_string());
         ping(topology.container("web"), &topology.container("db").ipv6().to_string());
+    }
+
+    #[test]
+    fn root_the_world_is_beyond_a_router() {
+        crate::require_root!();
+        let mut topology = Topology::with_containers(&["web"]);
+        topology.world();
+        ping(topology.container("web"), &Topology::WORLD_IPV4.to_string());
+        assert!(!topology.host().run("ip", &["address"]).contains("203.0.113"));
     }
 
     #[test]
