@@ -8,10 +8,12 @@
 //! - [`flow`]: one row per connection, built from events and table readings;
 //! - [`endpoint`]: who stands behind an address;
 //! - [`record`]: what leaves weir: flows, packets, the summary;
+//! - [`dns`]: the addresses that name servers answer;
 //! - [`filter`]: which records the user wants;
 //! - [`text`]: units and names as people read them.
 #![forbid(unsafe_code)]
 
+pub mod dns;
 pub mod endpoint;
 pub mod event;
 pub mod filter;
