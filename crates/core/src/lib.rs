@@ -6,13 +6,14 @@
 //! The parts, in the order in which data meets them:
 //! - [`event`]: what the kernel side reports, decoded and checked;
 //! - [`flow`]: one row per connection, built from events and table readings;
-//! - [`endpoint`]: who stands behind an address;
+//! - [`endpoint`], [`directory`]: who stands behind an address;
 //! - [`record`]: what leaves weir: flows, packets, the summary;
 //! - [`dns`]: the addresses that name servers answer;
 //! - [`filter`]: which records the user wants;
 //! - [`text`]: units and names as people read them.
 #![forbid(unsafe_code)]
 
+pub mod directory;
 pub mod dns;
 pub mod endpoint;
 pub mod event;
