@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -184,6 +185,38 @@ pub fn ping(namespace: &Namespace, address: impl Into<IpAddr>, count: usize, byt
     namespace.run("ping", &["-n", "-q", "-i", "0.01", "-W", "5", "-c", &count, "-s", &bytes, &address]);
 }
 
+/// Sends `frame` as it is out of `device` in `namespace`.
+#[track_caller]
+pub fn send_frame(namespace: &Namespace, device: &str, frame: &[u8]) {
+    let device = std::ffi::CString::new(device).expect("no zero in a device's name");
+    namespace.enter(|| {
+        // SAFETY: `device` is a string that ends in zero.
+        let index = unsafe { libc::if_nametoindex(device.as_ptr()) };
+        assert_ne!(index, 0, "no device {device:?} here");
+        // SAFETY: no pointers; the descriptor is checked before it is owned.
+        let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0) };
+        assert!(socket >= 0, "no packet socket: {}", std::io::Error::last_os_error());
+        // SAFETY: it is open and nobody else's.
+        let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+        // SAFETY: all zero is a valid address.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        address.sll_family = u16::try_from(libc::AF_PACKET).expect("a small number");
+        address.sll_ifindex = i32::try_from(index).expect("a small number");
+        // SAFETY: the frame and the address are as long as is said.
+        let sent = unsafe {
+            libc::sendto(
+                socket.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+                (&raw const address).cast(),
+                u32::try_from(std::mem::size_of_val(&address)).expect("a small number"),
+            )
+        };
+        assert_eq!(usize::try_from(sent).ok(), Some(frame.len()), "{}", std::io::Error::last_os_error());
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,6 +235,18 @@ mod tests {
             assert_ne!(udp_echo(web.namespace(), server.address(), 5, 1200), 0);
             ping(web.namespace(), ip, 2, 56);
         }
+    }
+
+    #[test]
+    fn root_a_frame_goes_out_as_it_is() {
+        crate::require_root!();
+        let namespace = Namespace::new("ns");
+        namespace.sysctl("ipv6/conf/default/disable_ipv6", "1"); // it would send frames of its own
+        namespace.ip_batch("link add left type veth peer name right\nlink set left up\nlink set right up");
+        let frame = crate::packet::Frame::between("10.99.0.2", "10.99.0.9").sctp(1, 2).build();
+        send_frame(&namespace, "left", &frame);
+        let counted = crate::Counters::of(&namespace, "right");
+        assert_eq!((counted.rx_packets, counted.rx_bytes), (1, frame.len() as u64));
     }
 
     #[test]
