@@ -34,6 +34,14 @@ kernels  qemu-system-x86  qemu-system-x86_64            boots the kernels
 kernels  busybox-static   package                       their user space
 kernels  cpio             cpio                          packs it
 kernels  xz-utils         xz                            unpacks kernel modules
+kernels  jq               jq                            finds the test programs in cargo's output
+kernels  debian-archive-keyring  /usr/share/keyrings/debian-archive-keyring.gpg  verifies the kernels
+kernels  iproute2         tc                            goes into the test machine, as the following do
+kernels  util-linux       nsenter                       runs clients and servers in namespaces
+kernels  bpftool|linux-tools-common  bpftool            looks at programs and maps from outside
+kernels  iputils-ping     ping                          ICMP traffic
+kernels  ethtool          ethtool                       switches segmentation offload
+kernels  socat            socat                         TCP, UDP and SCTP clients and servers
 demo     iproute2         ip                            network namespaces
 demo     busybox-static   package                       clients and servers
 bench    iproute2         tc                            network namespaces
