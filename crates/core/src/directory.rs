@@ -32,6 +32,20 @@ impl Directory {
         };
     }
 
+    /// Which container is behind a veth.
+    #[must_use]
+    pub fn owner(&self, ifindex: u32) -> Option<&Arc<Container>> {
+        self.owners.get(&ifindex)
+    }
+
+    /// Every container that is known now.
+    #[must_use]
+    pub fn containers(&self) -> Vec<Arc<Container>> {
+        let described = self.containers.values().map(|(container, _)| container);
+        let unique: HashSet<_> = self.owners.values().chain(described).cloned().collect();
+        unique.into_iter().collect()
+    }
+
     /// Says what a container is and which addresses it has, in place of what
     /// was said under this key before. An address that another container still
     /// holds goes to this one: it is the newer.

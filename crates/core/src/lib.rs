@@ -7,6 +7,7 @@
 //! - [`event`]: what the kernel side reports, decoded and checked;
 //! - [`flow`]: one row per connection, built from events and table readings;
 //! - [`endpoint`], [`directory`]: who stands behind an address;
+//! - [`scene`]: what turns reports into records: names, devices, the calendar;
 //! - [`record`]: what leaves weir: flows, packets, the summary;
 //! - [`dns`]: the addresses that name servers answer;
 //! - [`filter`]: which records the user wants;
@@ -21,4 +22,5 @@ pub mod filter;
 pub mod flow;
 pub mod loss;
 pub mod record;
+pub mod scene;
 pub mod text;

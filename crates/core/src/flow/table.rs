@@ -112,6 +112,12 @@ impl Table {
         &self.totals
     }
 
+    /// How full the kernel's table was when it was last read.
+    #[must_use]
+    pub fn pressure(&self) -> Pressure {
+        self.pressure
+    }
+
     /// When [`Table::end_closed`] has something to do next.
     #[must_use]
     pub fn next_end_ns(&self) -> Option<u64> {

@@ -1,0 +1,319 @@
+//! What surrounds a flow: who stands where, what devices are called, what time
+//! it is. With it, what the kernel reports becomes a record.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::directory::Directory;
+use crate::endpoint::{Endpoint, Identity};
+use crate::event::{Hook, HookId, PacketSeen};
+use crate::flow::{Counters, FlowEntry, FlowKey, Protocol, Report, Side};
+use crate::record::{
+    FlowRecord, InterfaceCounters, PacketDirection, PacketRecord, Verdict, tcp_flag_letters,
+};
+
+/// From the kernel's clock to the calendar.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    time: Timestamp,
+    monotonic_ns: u64,
+}
+
+impl Clock {
+    /// Both clocks, read at the same moment.
+    #[must_use]
+    pub fn new(time: Timestamp, monotonic_ns: u64) -> Self {
+        Self { time, monotonic_ns }
+    }
+
+    /// The calendar's time at a moment of CLOCK_MONOTONIC.
+    #[must_use]
+    pub fn time(&self, monotonic_ns: u64) -> Timestamp {
+        let ahead = i128::from(monotonic_ns) - i128::from(self.monotonic_ns);
+        let ahead = SignedDuration::from_nanos_i128(ahead);
+        self.time.saturating_add(ahead).unwrap_or(self.time)
+    }
+}
+
+/// A network device that packets are seen at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// As in `ip link`.
+    pub name: String,
+    /// It is the host side of a container's veth.
+    pub container_side: bool,
+}
+
+/// All that is known besides the packets themselves.
+#[derive(Debug)]
+pub struct Scene {
+    /// Who stands behind an address.
+    pub directory: Directory,
+    /// Devices by index, those that are gone included: records still name them.
+    pub devices: HashMap<u32, Device>,
+    /// The calendar.
+    pub clock: Clock,
+}
+
+impl Scene {
+    /// The record of what the flow table reports. Remembers in the report who
+    /// stands at the ends, and takes from there what is known no more.
+    pub fn flow_record(&mut self, report: Report<'_>) -> FlowRecord {
+        let Report { id, event, state, time_ns, key, entry, ends } = report;
+        let identities = [Side::Low, Side::High].map(|side| {
+            let owner = self.owner_index(&key, &entry, side);
+            let fresh = self.directory.identify(key.address(side), owner, time_ns);
+            let known = &mut ends[side.index()];
+            match (&fresh, &known) {
+                (Identity::Host | Identity::World(_), Some(Identity::Container(_))) => {}
+                (Identity::World(None), Some(Identity::World(Some(_)))) => {}
+                _ => *known = Some(fresh.clone()),
+            }
+            known.clone().unwrap_or(fresh)
+        });
+        let [low, high] = identities;
+        let low = Endpoint { ip: key.address(Side::Low), port: key.port(Side::Low), identity: low };
+        let high = Endpoint { ip: key.address(Side::High), port: key.port(Side::High), identity: high };
+        let (client, server) = match entry.initiator {
+            Side::Low => (low, high),
+            Side::High => (high, low),
+        };
+        let sent = &entry.directions[entry.initiator.index()];
+        let received = &entry.directions[entry.initiator.other().index()];
+        let delivered = |direction: &crate::flow::DirectionEntry| {
+            direction.points[1].hook.map(|_| direction.points[1].counters.packets)
+        };
+        FlowRecord {
+            time: self.clock.time(time_ns),
+            id: format!("{id:016x}"),
+            event,
+            client,
+            server,
+            protocol: key.protocol,
+            icmp_type: key.protocol.is_icmp().then_some(key.icmp_type),
+            state,
+            verdict: Verdict::Forwarded,
+            midstream: entry.midstream,
+            start: self.clock.time(entry.first_ns),
+            duration_ms: milliseconds(entry.last_ns.saturating_sub(entry.first_ns)),
+            sent_packets: sent.points[0].counters.packets,
+            sent_bytes: sent.points[0].counters.bytes,
+            received_packets: received.points[0].counters.packets,
+            received_bytes: received.points[0].counters.bytes,
+            sent_delivered_packets: delivered(sent),
+            received_delivered_packets: delivered(received),
+            rtt_us: entry.rtt_us,
+            retransmits: sent.retransmits.saturating_add(received.retransmits),
+            resets: entry.resets,
+            zero_windows: sent.zero_windows.saturating_add(received.zero_windows),
+            icmp_errors: entry.icmp_errors,
+            tcp_flags: (key.protocol == Protocol::TCP)
+                .then(|| [tcp_flag_letters(sent.tcp_flags), tcp_flag_letters(received.tcp_flags)]),
+            interfaces: self.interface_counters(entry.points().map(|(_, hook, counters)| (hook, counters))),
+        }
+    }
+
+    /// The record of one packet.
+    pub fn packet_record(&mut self, packet: &PacketSeen) -> PacketRecord {
+        let hook = packet.seen.hook;
+        let key = &packet.seen.key;
+        let container_side = self.is_container_side(hook.ifindex);
+        let owner = |owned: Hook| (hook.hook == owned && container_side).then_some(hook.ifindex);
+        let directory = &mut self.directory;
+        let mut endpoint = |side: Side, owner: Option<u32>| {
+            let ip = key.address(side);
+            let identity = directory.identify(ip, owner, packet.seen.time_ns);
+            Endpoint { ip, port: key.port(side), identity }
+        };
+        let source = endpoint(packet.source, owner(Hook::Ingress));
+        let destination = endpoint(packet.source.other(), owner(Hook::Egress));
+        let tcp = key.protocol == Protocol::TCP;
+        PacketRecord {
+            time: self.clock.time(packet.seen.time_ns),
+            source,
+            destination,
+            protocol: key.protocol,
+            icmp_type: key.protocol.is_icmp().then_some(key.icmp_type),
+            interface: self.device_name(hook.ifindex),
+            direction: match (container_side, hook.hook) {
+                (true, Hook::Ingress) => PacketDirection::FromContainer,
+                (true, Hook::Egress) => PacketDirection::ToContainer,
+                (false, Hook::Ingress) => PacketDirection::Ingress,
+                (false, Hook::Egress) => PacketDirection::Egress,
+            },
+            length_bytes: packet.length_bytes,
+            payload_bytes: packet.payload_bytes,
+            tcp_flags: tcp.then(|| tcp_flag_letters(packet.tcp_flags)),
+            tcp_seq: tcp.then_some(packet.tcp_seq),
+            tcp_ack: tcp.then_some(packet.tcp_ack),
+            tcp_window: tcp.then_some(packet.tcp_window),
+        }
+    }
+
+    /// Sums by device, in the order of their names.
+    pub fn interface_counters(
+        &self,
+        hooks: impl Iterator<Item = (HookId, Counters)>,
+    ) -> Vec<InterfaceCounters> {
+        let mut devices: BTreeMap<u32, [Counters; 2]> = BTreeMap::new();
+        for (hook, counters) in hooks {
+            let sums = devices.entry(hook.ifindex).or_default();
+            sums[usize::from(hook.hook == Hook::Egress)] += counters;
+        }
+        let mut rows: Vec<_> = devices
+            .into_iter()
+            .map(|(ifindex, [ingress, egress])| InterfaceCounters {
+                name: self.device_name(ifindex),
+                ingress_packets: ingress.packets,
+                ingress_bytes: ingress.bytes,
+                egress_packets: egress.packets,
+                egress_bytes: egress.bytes,
+            })
+            .collect();
+        rows.sort_by(|a, b| a.name.cmp(&b.name));
+        rows
+    }
+
+    /// The container's veth that one end of a flow stands behind: where its
+    /// packets enter the host, or where packets to it leave.
+    fn owner_index(&self, key: &FlowKey, entry: &FlowEntry, side: Side) -> Option<u32> {
+        if key.address(side).is_multicast() {
+            return None;
+        }
+        entry
+            .points()
+            .find(|(source, hook, _)| {
+                let expected = if *source == side { Hook::Ingress } else { Hook::Egress };
+                hook.hook == expected && self.is_container_side(hook.ifindex)
+            })
+            .map(|(_, hook, _)| hook.ifindex)
+    }
+
+    fn is_container_side(&self, ifindex: u32) -> bool {
+        self.devices.get(&ifindex).is_some_and(|device| device.container_side)
+    }
+
+    fn device_name(&self, ifindex: u32) -> String {
+        self.devices.get(&ifindex).map_or_else(|| format!("if{ifindex}"), |device| device.name.clone())
+    }
+}
+
+fn milliseconds(ns: u64) -> f64 {
+    // Microseconds are all that the kernel's coarse clock could justify.
+    (ns / 1_000) as f64 / 1_000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::endpoint::Container;
+    use crate::flow::{DirectionEntry, FlowState, Point};
+    use crate::record::{FlowEvent, State};
+
+    const WEB: u32 = 7;
+    const DB: u32 = 8;
+
+    fn scene() -> Scene {
+        let mut directory = Directory::default();
+        for (ifindex, name) in [(WEB, "web"), (DB, "db")] {
+            let container = Container { name: name.into(), ..Container::default() };
+            directory.set_owner(ifindex, Some(Arc::new(container)));
+        }
+        let device = |name: &str| Device { name: name.into(), container_side: true };
+        Scene {
+            directory,
+            devices: HashMap::from([(WEB, device("veth-web")), (DB, device("veth-db"))]),
+            clock: Clock::new("2026-01-01T00:00:10Z".parse().unwrap(), 10_000_000_000),
+        }
+    }
+
+    fn point(ifindex: u32, hook: Hook, packets: u64) -> Point {
+        let counters = Counters { packets, bytes: packets * 60 };
+        Point { hook: Some(HookId { ifindex, hook }), counters }
+    }
+
+    /// web, on the high side, speaks to db: three packets, of which two arrive.
+    fn report(ends: &mut [Option<Identity>; 2]) -> Report<'_> {
+        let sent = DirectionEntry {
+            points: [point(WEB, Hook::Ingress, 3), point(DB, Hook::Egress, 2)],
+            retransmits: 1,
+            tcp_flags: 0x02,
+            ..DirectionEntry::default()
+        };
+        let received = DirectionEntry {
+            points: [point(DB, Hook::Ingress, 1), Point::default()],
+            tcp_flags: 0x12,
+            ..DirectionEntry::default()
+        };
+        Report {
+            id: 0xabc,
+            event: FlowEvent::Update,
+            state: State::New,
+            time_ns: 9_500_000_000,
+            key: FlowKey {
+                addresses: ["::ffff:10.0.0.1".parse().unwrap(), "::ffff:10.0.0.2".parse().unwrap()],
+                ports: [3306, 43122],
+                protocol: Protocol::TCP,
+                icmp_type: 0,
+            },
+            entry: FlowEntry {
+                incarnation: 0,
+                first_ns: 9_000_000_000,
+                last_ns: 9_250_000_000,
+                rtt_us: Some(110),
+                resets: 0,
+                icmp_errors: 0,
+                state: FlowState::New,
+                initiator: Side::High,
+                midstream: false,
+                directions: [received, sent],
+            },
+            ends,
+        }
+    }
+
+    #[test]
+    fn a_report_becomes_a_record() {
+        let record = scene().flow_record(report(&mut [None, None]));
+        assert_eq!(record.id, "0000000000000abc");
+        assert_eq!(record.client.to_string(), "web:43122");
+        assert_eq!(record.server.to_string(), "db:3306");
+        assert_eq!(record.time.to_string(), "2026-01-01T00:00:09.5Z");
+        assert_eq!(record.start.to_string(), "2026-01-01T00:00:09Z");
+        assert_eq!(record.duration_ms, 250.0);
+        assert_eq!((record.sent_packets, record.sent_bytes), (3, 180));
+        assert_eq!((record.received_packets, record.received_bytes), (1, 60));
+        assert_eq!((record.sent_delivered_packets, record.received_delivered_packets), (Some(2), None));
+        assert_eq!((record.rtt_us, record.retransmits), (Some(110), 1));
+        assert_eq!(record.tcp_flags, Some(["S".into(), "SA".into()]));
+        let at = |name: &str, ingress: u64, egress: u64| InterfaceCounters {
+            name: name.into(),
+            ingress_packets: ingress,
+            ingress_bytes: ingress * 60,
+            egress_packets: egress,
+            egress_bytes: egress * 60,
+        };
+        assert_eq!(record.interfaces, [at("veth-db", 1, 2), at("veth-web", 3, 0)]);
+    }
+
+    #[test]
+    fn an_end_keeps_its_name_when_its_container_is_gone() {
+        let mut scene = scene();
+        let mut ends = [None, None];
+        scene.flow_record(report(&mut ends));
+        scene.directory.set_owner(WEB, None);
+        assert_eq!(scene.flow_record(report(&mut ends)).client.to_string(), "web:43122");
+    }
+
+    #[test]
+    fn a_device_that_is_gone_and_was_never_named_is_a_number() {
+        let mut scene = scene();
+        scene.devices.clear();
+        let record = scene.flow_record(report(&mut [None, None]));
+        assert_eq!(record.interfaces[0].name, "if7");
+        assert_eq!(record.client.to_string(), "world/10.0.0.2:43122");
+    }
+}
