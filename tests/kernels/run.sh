@@ -15,7 +15,7 @@ packages=(weir-testkit weir-kernel weir)
 tools=(ip tc nsenter bpftool ping ethtool socat)
 # Of root_ tests, those that have nothing to learn from another kernel, or need
 # what an initramfs has not.
-skip=(docker)
+skip=(docker the_page_works)
 timeout_s=${WEIR_KERNELS_TIMEOUT_S:-120}
 here=tests/kernels
 store=$(realpath -m "${CARGO_TARGET_DIR:-target}")/kernels
