@@ -14,6 +14,9 @@ use crate::{abi, decode};
 /// processor's second-level cache, and more than any hash bucket holds.
 const BATCH_ENTRIES: usize = 1024;
 
+/// What a kernel says that cannot do something to a kind of map. Its own number, which no C library knows.
+const ENOTSUPP: i32 = 524;
+
 /// The kernel's tables cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
@@ -71,7 +74,7 @@ impl FlowTable {
             // Hash tables can do both at once from Linux 5.14 on. Before it, a
             // packet between the two calls would go uncounted; callers remove
             // flows that have been quiet.
-            libc::EINVAL | libc::EOPNOTSUPP => self.read_then_delete(key),
+            ENOTSUPP => self.read_then_delete(key),
             errno => Err(TableError::Remove(io::Error::from_raw_os_error(errno))),
         }
     }
