@@ -1,0 +1,97 @@
+//! A command's last lines: what was seen, and what was lost.
+
+use std::io::{self, Write};
+
+use weir_core::record::SummaryRecord;
+use weir_core::text;
+
+use super::cell::{BAD, Cell, DIM, GOOD};
+
+pub(super) fn write(out: &mut impl Write, color: bool, summary: &SummaryRecord) -> io::Result<()> {
+    let seen = format!(
+        "{}, {}, {} in {}",
+        counted(summary.flows, "flow"),
+        counted(summary.packets, "packet"),
+        text::bytes(summary.bytes),
+        text::duration_ms(summary.duration_ms)
+    );
+    let first = Cell::new(color).plain(&seen);
+    let first = match summary.lost.is_empty() {
+        true => first.plain("; ").styled(GOOD, "nothing lost"),
+        false => first.plain("; ").styled(BAD, "lost:"),
+    };
+    writeln!(out, "{}", first.into_line())?;
+    for (reason, count) in &summary.lost {
+        let line = Cell::new(color).plain("  ").styled(BAD, &lost(reason, *count));
+        writeln!(out, "{}", line.into_line())?;
+    }
+    if !summary.not_flows.is_empty() {
+        let parts: Vec<_> =
+            summary.not_flows.iter().map(|(reason, count)| not_flow(reason, *count)).collect();
+        let line = Cell::new(color).styled(DIM, &format!("in no flow: {}", parts.join(", ")));
+        writeln!(out, "{}", line.into_line())?;
+    }
+    Ok(())
+}
+
+/// What is missing, as a noun in the singular, and why. Reasons as in
+/// `weir_core::loss`.
+fn lost_words(reason: &str) -> Option<(&'static str, &'static str)> {
+    Some(match reason {
+        "malformed" => ("packet", "with a header that contradicts itself"),
+        "truncated" => ("packet", "cut off within a header"),
+        "fragment_unjoined" => ("fragment", "whose first one was not seen"),
+        "table_full" => ("packet", "of flows that found no room in the flow table"),
+        "headers_too_deep" => ("packet", "with too many VLAN tags or IPv6 extension headers"),
+        "open_ring_full" => ("opening", "told late: the event ring was full"),
+        "reopen_ring_full" => ("connection", "in the row of an older one: the event ring was full"),
+        "close_ring_full" => ("end", "told late: the event ring was full"),
+        "packet_ring_full" => ("packet", "not printed: the event ring was full"),
+        "dns_ring_full" => ("DNS answer", "not read: the event ring was full"),
+        "dns_truncated" => ("DNS answer", "longer than what is captured, read in part"),
+        "tally_full" => ("packet", "in no flow, without room to count why"),
+        "undecodable" => ("event", "that could not be understood"),
+        _ => return None,
+    })
+}
+
+fn lost(reason: &str, count: u64) -> String {
+    match lost_words(reason) {
+        Some((noun, why)) => format!("{} {why}", counted(count, noun)),
+        None => format!("{}: {}", reason.replace('_', " "), text::count(count)),
+    }
+}
+
+fn not_flow(reason: &str, count: u64) -> String {
+    let what = match reason {
+        "arp" => "ARP",
+        "neighbor_discovery" => "IPv6 neighbor discovery",
+        "non_ip" => "not IP",
+        "further_hook" => "seen at a third device",
+        other => other,
+    };
+    format!("{} {what}", text::count(count))
+}
+
+fn counted(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", text::count(count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_core::loss::{EventLosses, TallyReason};
+
+    #[test]
+    fn every_reason_has_words() {
+        let tallied = TallyReason::ALL.into_iter().filter(|reason| reason.is_loss()).map(TallyReason::name);
+        let events = EventLosses::default().named().map(|(name, _)| name);
+        for reason in tallied.chain(events) {
+            assert!(lost_words(reason).is_some(), "{reason}");
+        }
+        for reason in TallyReason::ALL.into_iter().filter(|reason| !reason.is_loss()) {
+            assert_ne!(not_flow(reason.name(), 1), format!("1 {}", reason.name()), "{reason:?}");
+        }
+    }
+}

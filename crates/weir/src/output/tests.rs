@@ -1,0 +1,394 @@
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use jiff::Timestamp;
+use weir_core::endpoint::{Container, Endpoint, Identity};
+use weir_core::flow::Protocol;
+use weir_core::record::{
+    FlowEvent, FlowRecord, InterfaceCounters, PacketDirection, PacketRecord, State, SummaryRecord, Verdict,
+};
+use weir_core::text::is_invisible;
+
+use super::*;
+
+/// What was written, to be looked at while the sink has it.
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Written {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+fn written(format: Format, color: bool, records: &[Record]) -> String {
+    let written = Written::default();
+    let zone = TimeZone::fixed(jiff::tz::offset(1));
+    let mut sink = sink_in(zone, format, color, Box::new(written.clone()));
+    for record in records {
+        sink.write(record).unwrap();
+    }
+    sink.finish().unwrap();
+    written.text()
+}
+
+fn time() -> Timestamp {
+    "2026-11-22T11:01:07.482913Z".parse().unwrap()
+}
+
+fn compose(service: &str) -> Identity {
+    Identity::Container(Arc::new(Container {
+        id: "beef".repeat(16),
+        name: format!("shop-{service}-1"),
+        image: Some("nginx".into()),
+        project: Some("shop".into()),
+        service: Some(service.into()),
+        replica: None,
+    }))
+}
+
+fn end(ip: &str, port: Option<u16>, identity: Identity) -> Endpoint {
+    Endpoint { ip: ip.parse().unwrap(), port, identity }
+}
+
+/// shop/web asks shop/db, halfway.
+fn query() -> FlowRecord {
+    FlowRecord {
+        time: time(),
+        id: "0123456789abcdef".into(),
+        event: FlowEvent::Update,
+        client: end("172.18.0.3", Some(43122), compose("web")),
+        server: end("172.18.0.4", Some(3306), compose("db")),
+        protocol: Protocol::TCP,
+        icmp_type: None,
+        state: State::Established,
+        verdict: Verdict::Forwarded,
+        midstream: false,
+        start: time(),
+        duration_ms: 12.4,
+        sent_packets: 9,
+        sent_bytes: 1_234,
+        received_packets: 20,
+        received_bytes: 18_400,
+        sent_delivered_packets: Some(9),
+        received_delivered_packets: Some(20),
+        rtt_us: Some(113),
+        retransmits: 0,
+        resets: 0,
+        zero_windows: 0,
+        icmp_errors: 0,
+        tcp_flags: Some(["SPA".into(), "SPA".into()]),
+        interfaces: vec![InterfaceCounters {
+            name: "veth12ab".into(),
+            ingress_packets: 9,
+            ingress_bytes: 1_234,
+            egress_packets: 20,
+            egress_bytes: 18_400,
+        }],
+    }
+}
+
+/// The host pings shop/db and gets no answer.
+fn ping() -> FlowRecord {
+    FlowRecord {
+        event: FlowEvent::Open,
+        client: end("fd00::1", None, Identity::Host),
+        server: end("fd00::4", None, compose("db")),
+        protocol: Protocol::ICMPV6,
+        icmp_type: Some(128),
+        state: State::New,
+        duration_ms: 0.0,
+        sent_packets: 1,
+        sent_bytes: 118,
+        received_packets: 0,
+        received_bytes: 0,
+        sent_delivered_packets: Some(0),
+        received_delivered_packets: None,
+        rtt_us: None,
+        tcp_flags: None,
+        ..query()
+    }
+}
+
+/// A connection to the outside that everything went wrong with.
+fn broken() -> FlowRecord {
+    FlowRecord {
+        event: FlowEvent::Close,
+        server: end("2001:db8::7", Some(443), Identity::World(None)),
+        state: State::Reset,
+        midstream: true,
+        duration_ms: 200_000.0,
+        sent_packets: 2_000,
+        sent_delivered_packets: Some(766),
+        rtt_us: None,
+        retransmits: 1_234,
+        resets: 1,
+        zero_windows: 2,
+        icmp_errors: 1,
+        ..query()
+    }
+}
+
+fn packet() -> PacketRecord {
+    PacketRecord {
+        time: time(),
+        source: end("172.18.0.3", Some(43122), compose("web")),
+        destination: end("172.18.0.4", Some(3306), compose("db")),
+        protocol: Protocol::TCP,
+        icmp_type: None,
+        interface: "veth12ab".into(),
+        direction: PacketDirection::FromContainer,
+        length_bytes: 1_514,
+        payload_bytes: 1_448,
+        tcp_flags: Some("PA".into()),
+        tcp_seq: Some(4_000_000_000),
+        tcp_ack: Some(17),
+        tcp_window: Some(64_240),
+    }
+}
+
+fn packets() -> Vec<Record> {
+    let syn = PacketRecord {
+        length_bytes: 74,
+        payload_bytes: 0,
+        tcp_flags: Some("S".into()),
+        tcp_seq: Some(1),
+        tcp_ack: Some(0),
+        ..packet()
+    };
+    let datagram = PacketRecord {
+        source: end("192.0.2.53", Some(53), Identity::World(Some("dns.example".into()))),
+        destination: packet().source,
+        protocol: Protocol::UDP,
+        direction: PacketDirection::ToContainer,
+        length_bytes: 90,
+        payload_bytes: 48,
+        tcp_flags: None,
+        tcp_seq: None,
+        tcp_ack: None,
+        tcp_window: None,
+        ..packet()
+    };
+    [syn, packet(), datagram].into_iter().map(Record::Packet).collect()
+}
+
+fn flows() -> Vec<Record> {
+    [query(), ping(), broken(), query()].into_iter().map(Record::Flow).collect()
+}
+
+fn summary() -> SummaryRecord {
+    SummaryRecord {
+        time: time(),
+        duration_ms: 30_000.0,
+        flows: 12,
+        packets: 3_204,
+        bytes: 4_100_000,
+        records: 24,
+        not_flows: [].into(),
+        lost: [].into(),
+        interfaces: Vec::new(),
+    }
+}
+
+#[test]
+fn a_flow_is_one_line() {
+    assert_eq!(
+        written(Format::Compact, false, &[Record::Flow(query())]),
+        "12:01:07.482  shop/web:43122 → shop/db:3306  TCP  established  1.2 kB / 18.4 kB  rtt 0.11 ms\n"
+    );
+}
+
+#[test]
+fn columns_grow_and_nothing_is_cut() {
+    let long = "x".repeat(100);
+    let mut records = flows();
+    let named = FlowRecord {
+        client: end("192.0.2.7", Some(80), Identity::World(Some(long.clone().into()))),
+        protocol: Protocol(89),
+        ..query()
+    };
+    records.insert(3, Record::Flow(named));
+    let expected = [
+        "12:01:07.482  shop/web:43122 → shop/db:3306  TCP  established  1.2 kB / 18.4 kB  rtt 0.11 ms",
+        "12:01:07.482  host           → shop/db       ICMPv6 echo  new          118 B / 0 B",
+        "12:01:07.482  shop/web:43122 → world/[2001:db8::7]:443  TCP          reset        1.2 kB / 18.4 kB  \
+         lasted 3 m 20 s  1,234 retransmits  1 reset  2 zero windows  1 ICMP error  not delivered: 1,234  \
+         midstream",
+        &format!(
+            "12:01:07.482  {long}:80 → shop/db:3306             protocol 89  established  1.2 kB / 18.4 kB  \
+             rtt 0.11 ms"
+        ),
+        "12:01:07.482  shop/web:43122 → shop/db:3306             TCP          established  1.2 kB / 18.4 kB  \
+         rtt 0.11 ms",
+    ];
+    let text = written(Format::Compact, false, &records);
+    assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_packet_is_one_line() {
+    let expected = [
+        "12:01:07.482913  veth12ab ↑  shop/web:43122 → shop/db:3306  TCP  [S]  seq 1 win 64240  74 B",
+        "12:01:07.482913  veth12ab ↑  shop/web:43122 → shop/db:3306  TCP  [PA]  \
+         seq 4000000000 ack 17 win 64240  1514 B (1448 B payload)",
+        "12:01:07.482913  veth12ab ↓  dns.example:53 → shop/web:43122  UDP  90 B (48 B payload)",
+    ];
+    assert_eq!(written(Format::Compact, false, &packets()).lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn colour_is_not_the_only_sign() {
+    let colored = written(Format::Compact, true, &[Record::Flow(query())]);
+    assert_eq!(
+        colored,
+        "12:01:07.482  \u{1b}[36mshop/web\u{1b}[0m:\u{1b}[33m43122\u{1b}[0m → \
+         \u{1b}[36mshop/db\u{1b}[0m:\u{1b}[33m3306\u{1b}[0m  TCP  \u{1b}[32mestablished\u{1b}[0m  \
+         1.2 kB / 18.4 kB  rtt 0.11 ms\n"
+    );
+    for format in [Format::Compact, Format::Table] {
+        let records = [flows(), packets(), vec![Record::Summary(summary())]].concat();
+        let mut stripped = written(format, true, &records);
+        while let Some(start) = stripped.find('\u{1b}') {
+            let length = stripped[start..].find('m').unwrap();
+            stripped.replace_range(start..=start + length, "");
+        }
+        assert_eq!(stripped, written(format, false, &records), "{format:?}");
+    }
+}
+
+#[test]
+fn a_table_repeats_its_header_only_where_a_column_grew() {
+    let text = written(Format::Table, false, &flows());
+    let expected = "\
+TIME          EVENT   CLIENT                    SERVER                    PROTOCOL  STATE            SENT  RECEIVED       RTT   DURATION  NOTES
+12:01:07.482  update  shop/web:43122            shop/db:3306              TCP       established    1.2 kB   18.4 kB   0.11 ms    12.4 ms
+TIME          EVENT   CLIENT                    SERVER                    PROTOCOL          STATE            SENT  RECEIVED       RTT   DURATION  NOTES
+12:01:07.482  open    host                      shop/db                   ICMPv6 echo       new             118 B       0 B         -   0.000 ms
+12:01:07.482  close   shop/web:43122            world/[2001:db8::7]:443   TCP               reset          1.2 kB   18.4 kB         -   3 m 20 s  1,234 retransmits  1 reset  2 zero windows  1 ICMP error  not delivered: 1,234  midstream
+12:01:07.482  update  shop/web:43122            shop/db:3306              TCP               established    1.2 kB   18.4 kB   0.11 ms    12.4 ms
+";
+    assert_eq!(text, expected);
+    let text = written(Format::Table, false, &packets());
+    let expected = "\
+TIME             INTERFACE         SOURCE                    DESTINATION               PROTOCOL  LENGTH  PAYLOAD  FLAGS          SEQ         ACK  WINDOW
+12:01:07.482913  veth12ab ↑        shop/web:43122            shop/db:3306              TCP           74        0  [S]              1           -   64240
+12:01:07.482913  veth12ab ↑        shop/web:43122            shop/db:3306              TCP         1514     1448  [PA]    4000000000          17   64240
+12:01:07.482913  veth12ab ↓        dns.example:53            shop/web:43122            UDP           90       48  -                -           -       -
+";
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn the_summary_says_what_was_lost() {
+    let nothing = "12 flows, 3,204 packets, 4.1 MB in 30.0 s; nothing lost\n";
+    let losses = SummaryRecord {
+        flows: 1,
+        not_flows: [("arp", 12), ("non_ip", 3)].into(),
+        lost: [("table_full", 3_000), ("malformed", 1), ("something_new", 2)].into(),
+        ..summary()
+    };
+    let lost = "\
+1 flow, 3,204 packets, 4.1 MB in 30.0 s; lost:
+  1 packet with a header that contradicts itself
+  something new: 2
+  3,000 packets of flows that found no room in the flow table
+in no flow: 12 ARP, 3 not IP
+";
+    for format in [Format::Compact, Format::Table] {
+        assert_eq!(written(format, false, &[Record::Summary(summary())]), nothing);
+        assert_eq!(written(format, false, &[Record::Summary(losses.clone())]), lost);
+    }
+}
+
+#[test]
+fn json_is_an_array_and_jsonl_is_lines() {
+    let records = [flows(), packets(), vec![Record::Summary(summary())]].concat();
+    let expected: Vec<_> = records.iter().map(|record| serde_json::to_value(record).unwrap()).collect();
+
+    let array = written(Format::Json, false, &records);
+    assert_eq!(serde_json::from_str::<Vec<serde_json::Value>>(&array).unwrap(), expected);
+    assert!(array.starts_with("[\n{\"kind\":\"flow\","), "{array}");
+    assert!(array.ends_with("}\n]\n"), "{array}");
+    assert_eq!(written(Format::Json, false, &[]), "[]\n");
+
+    let lines = written(Format::Jsonl, false, &records);
+    let values: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(values, expected);
+    assert_eq!(values.last().unwrap()["kind"], "summary");
+    assert_eq!(written(Format::Jsonl, false, &[]), "");
+}
+
+#[test]
+fn hostile_names_never_reach_a_terminal() {
+    let name = "a\u{1b}]0;owned\u{7}\u{9b}2J\u{202e}\u{e0041}\r\nb\u{7f}\"";
+    let hostile = Identity::Container(Arc::new(Container { name: name.into(), ..Container::default() }));
+    let flow = FlowRecord {
+        client: end("172.18.0.3", Some(1), hostile.clone()),
+        server: end("192.0.2.7", None, Identity::World(Some(name.into()))),
+        ..query()
+    };
+    let packet = PacketRecord {
+        source: end("172.18.0.3", Some(1), hostile),
+        interface: name.into(),
+        tcp_flags: Some(name.into()),
+        ..packet()
+    };
+    let records = [Record::Flow(flow), Record::Packet(packet)];
+    for format in [Format::Compact, Format::Table, Format::Json, Format::Jsonl] {
+        let text = written(format, false, &records);
+        assert!(!text.replace('\n', "").contains(is_invisible), "{format:?}: {text:?}");
+    }
+    let compact = written(Format::Compact, false, &records);
+    assert_eq!(compact.lines().count(), 2);
+    assert!(
+        compact.contains("a\\x1b]0;owned\\x07\\x9b2J\\u{202e}\\u{e0041}\\x0d\\x0ab\\x7f\":1 → "),
+        "{compact}"
+    );
+    let lines = written(Format::Jsonl, false, &records);
+    let first: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!(first["client"]["container"], name, "readers get what it was");
+    assert!(lines.contains("\\u009b2J\\u202e\\udb40\\udc41"), "{lines}");
+}
+
+#[test]
+fn what_is_written_stays_back_until_flushed() {
+    let written = Written::default();
+    let mut sink = sink_in(TimeZone::UTC, Format::Jsonl, false, Box::new(written.clone()));
+    sink.write(&Record::Flow(query())).unwrap();
+    assert_eq!(written.text(), "");
+    sink.flush().unwrap();
+    assert_eq!(written.text().lines().count(), 1);
+}
+
+#[test]
+fn a_destination_that_fails_is_told() {
+    struct Full;
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    for format in [Format::Compact, Format::Table, Format::Json, Format::Jsonl] {
+        let mut sink = sink_in(TimeZone::UTC, format, false, Box::new(Full));
+        sink.write(&Record::Flow(query())).unwrap();
+        assert_eq!(sink.flush().unwrap_err().kind(), io::ErrorKind::StorageFull, "{format:?}");
+        let many = (0..10_000).map(|_| sink.write(&Record::Flow(query())));
+        let error = many.filter_map(Result::err).next().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{format:?}");
+    }
+}
