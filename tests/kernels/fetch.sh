@@ -69,7 +69,7 @@ names=$(IFS='|' && echo "${modules[*]}")
 	sed 's|/[^/]*$||' "$work/files" | awk -F/ '/\// { path = $1; print path
 		for (i = 2; i <= NF; i++) { path = path "/" $i; print path } }' | sort -u
 	cat "$work/files"
-} | cpio --quiet -o -H newc >"$work/kernel/modules.cpio"
+} | cpio --quiet -R 0:0 -o -H newc >"$work/kernel/modules.cpio"
 cp "$work/root/boot/vmlinuz-$version" "$work/kernel/vmlinuz"
 echo "$version" >"$work/kernel/version"
 cd /

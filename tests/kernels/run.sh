@@ -82,14 +82,16 @@ make_image() {
 		echo "weir: no test program has tests whose names begin with root_" >&2
 		exit 1
 	fi
-	(cd "$image" && find . | cpio --quiet -o -H newc) >"$store/common.cpio"
+	(cd "$image" && find . | cpio --quiet -R 0:0 -o -H newc) >"$store/common.cpio"
 	rm -rf "$image"
 }
 
 boot() { # release
 	local folder=$store/$1
 	cat "$store/common.cpio" "$folder/modules.cpio" >"$folder/initramfs"
-	timeout "$timeout_s" qemu-system-x86_64 -machine q35 -accel tcg -cpu max -smp 2 -m 1024 -nodefaults \
+	# No old log may stand for a machine that did not start.
+	: >"$folder/console"
+	timeout --foreground "$timeout_s" qemu-system-x86_64 -machine q35 -accel tcg -cpu max -smp 2 -m 1024 -nodefaults \
 		-display none -no-reboot -serial "file:$folder/console" -kernel "$folder/vmlinuz" \
 		-initrd "$folder/initramfs" -append "console=ttyS0 quiet panic=-1"
 }
