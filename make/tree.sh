@@ -11,7 +11,7 @@ complain() { # what is wrong, the lines that show it
 }
 
 # The brackets keep this file from finding itself.
-paths=$(git grep -nIE '(^|[^[:alnum:]_.-])/([w]ork|[h]ome/[[:alnum:]]|[r]oot/|[U]sers/)' -- . || true)
+paths=$(git grep -nIE '(^|[^[:alnum:]_.-])/([w]ork|[h]ome/[[:alnum:]]|[r]oot/\.|[U]sers/)' -- . || true)
 [ -z "$paths" ] || complain "paths of one machine are committed" "$paths"
 
 objects=$(git ls-files -- '*.o' '*.a' '*.so' '*.so.*' '*.rlib' '*.ko' '*.class' '*.pyc' '*.skel.rs')
