@@ -4,7 +4,8 @@ use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapHandle, PrintLevel};
@@ -83,6 +84,8 @@ impl fmt::Display for ProgramName {
 pub struct Datapath {
     // First: it touches the skeleton's memory until it has ended.
     reader: Option<Reader>,
+    /// Ring records that made no sense.
+    undecodable: Arc<AtomicU64>,
     skeleton: VethSkel<'static>,
 }
 
@@ -105,7 +108,7 @@ impl Datapath {
         }
         let result = Self::load_skeleton(options);
         libbpf_rs::set_print(previous);
-        result.map(|skeleton| Self { reader: None, skeleton }).map_err(explain)
+        result.map(|skeleton| Self { reader: None, undecodable: Arc::default(), skeleton }).map_err(explain)
     }
 
     fn load_skeleton(options: &Options) -> libbpf_rs::Result<VethSkel<'static>> {
@@ -144,19 +147,22 @@ impl Datapath {
         ))
     }
 
-    /// Starts the thread that reads the event ring. `deliver` gets every event,
-    /// on that thread. It may block: then the ring fills, and the kernel counts
-    /// what finds no room.
+    /// Starts the thread that reads the event ring. `deliver` gets every event, in
+    /// batches, on that thread. It may block: then the ring fills, and the kernel
+    /// counts what finds no room.
     ///
     /// # Errors
     /// The ring cannot be mapped, or there is no thread.
-    pub fn start_reader(&mut self, deliver: impl FnMut(Event) + Send + 'static) -> Result<(), ReaderError> {
+    pub fn start_reader(
+        &mut self,
+        deliver: impl FnMut(Vec<Event>) + Send + 'static,
+    ) -> Result<(), ReaderError> {
         let events = MapHandle::try_from(&self.skeleton.maps.events).map_err(ReaderError::Ring)?;
         let flag = match self.skeleton.maps.bss_data.as_deref_mut() {
             Some(bss) => SleepFlag(&raw mut bss.reader_sleeps),
             None => return Err(ReaderError::NoSharedMemory),
         };
-        self.reader = Some(Reader::start(events, flag, deliver)?);
+        self.reader = Some(Reader::start(events, flag, self.undecodable.clone(), deliver)?);
         Ok(())
     }
 
@@ -181,7 +187,7 @@ impl Datapath {
             dns_ring_full: ring_full(event_kind::EVENT_DNS),
             dns_truncated: losses.dns_truncated,
             tally_full: losses.tally_full,
-            undecodable: self.reader.as_ref().map_or(0, Reader::undecodable),
+            undecodable: self.undecodable.load(Ordering::Relaxed),
         }
     }
 }

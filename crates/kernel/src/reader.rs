@@ -2,8 +2,8 @@
 //! kernel's ring itself, where a loss is counted.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,8 @@ use crate::decode;
 /// While events come, the ring is emptied this often. It holds some 100,000
 /// openings, a hundred times what one core opens in this time.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(1);
+/// Events handed on at once: one send instead of a thousand.
+const BATCH_EVENTS: usize = 1024;
 /// After so long without an event the reader sleeps until one wakes it.
 const AWAKE: Duration = Duration::from_millis(20);
 /// How long a sleeping reader may take to notice that it shall stop.
@@ -37,7 +39,6 @@ pub enum ReaderError {
 /// The running reader. Dropping it reads what is in the ring and ends the thread.
 pub(crate) struct Reader {
     stop: Arc<AtomicBool>,
-    undecodable: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -57,38 +58,27 @@ impl SleepFlag {
 }
 
 impl Reader {
-    /// `deliver` gets every event, on the reader's thread. It may block: then
-    /// the ring fills, and the kernel counts what finds no room.
+    /// `deliver` gets every event, in batches, on the reader's thread. It may
+    /// block: then the ring fills, and the kernel counts what finds no room.
     pub(crate) fn start(
         events: MapHandle,
         sleeps: SleepFlag,
-        mut deliver: impl FnMut(Event) + Send + 'static,
+        undecodable: Arc<AtomicU64>,
+        mut deliver: impl FnMut(Vec<Event>) + Send + 'static,
     ) -> Result<Self, ReaderError> {
         let stop = Arc::new(AtomicBool::new(false));
-        let undecodable = Arc::new(AtomicU64::new(0));
-        let counter = undecodable.clone();
-        let ring = build(&events, move |bytes| match decode::event(bytes) {
-            Some(event) => deliver(event),
-            None => {
-                counter.fetch_add(1, Ordering::Relaxed);
-            }
-        })
-        .map_err(ReaderError::Ring)?;
+        let batch = Batch::default();
+        let ring = build(&events, batch.clone(), undecodable).map_err(ReaderError::Ring)?;
         let stopped = stop.clone();
         let thread = std::thread::Builder::new()
             .name("ring".into())
             .spawn(move || {
-                run(&ring, sleeps, &stopped);
+                run(&ring, sleeps, &stopped, &batch, &mut deliver);
                 // libbpf waits on this descriptor: it stays open until here.
                 drop(events);
             })
             .map_err(ReaderError::Thread)?;
-        Ok(Self { stop, undecodable, thread: Some(thread) })
-    }
-
-    /// Ring records that made no sense so far.
-    pub(crate) fn undecodable(&self) -> u64 {
-        self.undecodable.load(Ordering::Relaxed)
+        Ok(Self { stop, thread: Some(thread) })
     }
 }
 
@@ -102,23 +92,59 @@ impl Drop for Reader {
     }
 }
 
+/// Where libbpf's callback leaves the events. Only ever used by one thread.
+#[derive(Clone, Default)]
+struct Batch(Arc<Mutex<Vec<Event>>>);
+
+impl Batch {
+    fn push(&self, event: Event) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+    }
+
+    fn take(&self) -> Vec<Event> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 fn build(
     events: &MapHandle,
-    mut take: impl FnMut(&[u8]) + Send + 'static,
+    batch: Batch,
+    undecodable: Arc<AtomicU64>,
 ) -> libbpf_rs::Result<RingBuffer<'static>> {
     let mut builder = RingBufferBuilder::new();
     builder.add(events, move |bytes| {
-        take(bytes);
+        match decode::event(bytes) {
+            Some(event) => batch.push(event),
+            None => {
+                undecodable.fetch_add(1, Ordering::Relaxed);
+            }
+        }
         0
     })?;
     builder.build()
 }
 
-fn run(ring: &RingBuffer<'_>, sleeps: SleepFlag, stop: &AtomicBool) {
+/// Empties the ring. Whether there was anything in it.
+fn drain(ring: &RingBuffer<'_>, batch: &Batch, deliver: &mut impl FnMut(Vec<Event>)) -> bool {
+    let mut any = false;
+    while ring.consume_raw_n(BATCH_EVENTS) > 0 {
+        any = true;
+        deliver(batch.take());
+    }
+    any
+}
+
+fn run(
+    ring: &RingBuffer<'_>,
+    sleeps: SleepFlag,
+    stop: &AtomicBool,
+    batch: &Batch,
+    deliver: &mut impl FnMut(Vec<Event>),
+) {
     let mut last_event = Instant::now();
     loop {
         let stopping = stop.load(Ordering::SeqCst);
-        if ring.consume_raw() > 0 {
+        if drain(ring, batch, deliver) {
             last_event = Instant::now();
         } else if stopping {
             return;
@@ -133,12 +159,13 @@ fn run(ring: &RingBuffer<'_>, sleeps: SleepFlag, stop: &AtomicBool) {
         sleeps.set(1);
         fence(Ordering::SeqCst);
         if !has_records(ring) {
-            ring.poll_raw(SLEEP);
+            // Takes what woke it out of the ring.
+            if ring.poll_raw(SLEEP) > 0 {
+                last_event = Instant::now();
+                deliver(batch.take());
+            }
         }
         sleeps.set(0);
-        if has_records(ring) {
-            last_event = Instant::now();
-        }
     }
 }
 
