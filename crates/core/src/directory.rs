@@ -208,6 +208,21 @@ mod tests {
     }
 
     #[test]
+    fn every_container_is_listed_once() {
+        let mut directory = Directory::default();
+        directory.set_container_addresses("1", container("web"), vec![ip("10.0.0.2"), ip("fd00::2")]);
+        directory.set_container_addresses("2", container("db"), Vec::new());
+        directory.set_owner(7, Some(container("web")));
+        directory.set_owner(8, Some(container("web")));
+        directory.set_owner(9, Some(container("netns")));
+        let mut names: Vec<_> = directory.containers().iter().map(|one| one.name.clone()).collect();
+        names.sort();
+        assert_eq!(names, ["db", "netns", "web"]);
+        assert_eq!(directory.owner(9), Some(&container("netns")));
+        assert_eq!(directory.owner(10), None);
+    }
+
+    #[test]
     fn names_end_and_the_newest_counts() {
         let mut directory = Directory::default();
         let address = ip("192.0.2.7");

@@ -49,6 +49,7 @@ fn lost_words(reason: &str) -> Option<(&'static str, &'static str)> {
         "packet_ring_full" => ("packet", "not printed: the event ring was full"),
         "dns_ring_full" => ("DNS answer", "not read: the event ring was full"),
         "dns_truncated" => ("DNS answer", "longer than what is captured, read in part"),
+        "dns_names_evicted" => ("DNS name", "forgotten: there are too many"),
         "tally_full" => ("packet", "in no flow, without room to count why"),
         "undecodable" => ("event", "that could not be understood"),
         _ => return None,
@@ -87,7 +88,7 @@ mod tests {
     fn every_reason_has_words() {
         let tallied = TallyReason::ALL.into_iter().filter(|reason| reason.is_loss()).map(TallyReason::name);
         let events = EventLosses::default().named().map(|(name, _)| name);
-        for reason in tallied.chain(events) {
+        for reason in tallied.chain(events).chain(["dns_names_evicted"]) {
             assert!(lost_words(reason).is_some(), "{reason}");
         }
         for reason in TallyReason::ALL.into_iter().filter(|reason| !reason.is_loss()) {
