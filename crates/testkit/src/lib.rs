@@ -9,6 +9,7 @@
 
 mod counters;
 mod daemon;
+pub mod engine;
 mod namespace;
 pub mod packet;
 mod root;

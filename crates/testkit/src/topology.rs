@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use crate::{Counters, Namespace};
 
@@ -15,7 +16,7 @@ pub struct Topology {
     // Dropped before the host: a container's devices go with its namespace.
     containers: BTreeMap<String, Container>,
     world: Option<Namespace>,
-    host: Namespace,
+    host: Arc<Namespace>,
     second_bridge: bool,
     next_address: u8,
 }
@@ -73,7 +74,7 @@ impl Topology {
     /// A host with one bridge and no container.
     #[must_use]
     pub fn new() -> Self {
-        let host = Namespace::new("host");
+        let host = Arc::new(Namespace::new("host"));
         quiet(&host);
         let topology =
             Self { containers: BTreeMap::new(), world: None, host, second_bridge: false, next_address: 2 };
@@ -118,6 +119,12 @@ impl Topology {
     #[must_use]
     pub fn host(&self) -> &Namespace {
         &self.host
+    }
+
+    /// The same, for a thread that looks at it while containers come and go.
+    #[must_use]
+    pub fn shared_host(&self) -> Arc<Namespace> {
+        Arc::clone(&self.host)
     }
 
     /// The container of this name; panics if there is none.
@@ -198,7 +205,7 @@ impl Topology {
                  route add default via 203.0.113.1\n",
                 Self::WORLD_IPV4
             ));
-            for namespace in std::iter::once(&self.host).chain(self.others("uplink")) {
+            for namespace in std::iter::once(self.host()).chain(self.others("uplink")) {
                 namespace.ip_batch(&format!("route add 203.0.113.0/24 via {gateway}\n"));
             }
             self.world = Some(world);
