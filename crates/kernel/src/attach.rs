@@ -3,16 +3,27 @@
 //! Whatever else is attached there keeps running and is never removed. Interface indices are those of the
 //! network namespace that the calling thread is in.
 
+mod clsact;
+mod instance;
+mod rtnetlink;
+mod survey;
 mod tcx;
 
 use std::ffi::{CStr, c_char};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use weir_core::event::Hook;
 
+use clsact::{Clsact, Filters};
+use rtnetlink::Refusal;
+
 use crate::datapath::ProgramName;
+
+pub use clsact::PRIORITY as CLSACT_PRIORITY;
+pub use survey::{AttachedProgram, Removal, remove_ours, survey};
 
 /// How a program gets to an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,29 +76,52 @@ pub enum AttachError {
         /// What was tried, as in "cannot ...".
         action: String,
     },
+    /// The kernel was built without a part, or cannot find its module.
+    #[error(
+        "cannot attach anything: this kernel has neither TCX nor {part} ({reason}); install or enable that module"
+    )]
+    MissingInKernel {
+        /// The kernel's name for the part.
+        part: &'static str,
+        /// The kernel's answer.
+        reason: String,
+    },
+    /// The interface has the qdisc that clsact replaces.
+    #[error(
+        "cannot attach to {interface}: its qdisc `ingress` leaves no room for clsact, and this kernel has no TCX; \
+         whoever added it could use clsact instead (tc qdisc show dev {interface})"
+    )]
+    IngressQdisc {
+        /// Name of the interface.
+        interface: String,
+    },
     /// Everything else.
-    #[error("cannot {action}: {source}")]
+    #[error("cannot {action}: {reason}")]
     Refused {
         /// What was tried.
         action: String,
         /// The kernel's answer.
-        source: io::Error,
+        reason: String,
     },
 }
 
 impl AttachError {
     fn new(action: impl Into<String>, error: io::Error) -> Self {
+        Self::refused(action, error.into())
+    }
+
+    fn refused(action: impl Into<String>, refusal: Refusal) -> Self {
         let action = action.into();
-        match error.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES) => AttachError::NotPermitted { action },
-            _ => AttachError::Refused { action, source: error },
+        match refusal.errno() {
+            libc::EPERM | libc::EACCES => AttachError::NotPermitted { action },
+            _ => AttachError::Refused { action, reason: refusal.to_string() },
         }
     }
 
-    fn at_interface(ifindex: u32, action: impl FnOnce(&str) -> String, error: io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(libc::ENODEV) => AttachError::Gone { ifindex },
-            _ => AttachError::new(action(&interface_name(ifindex)), error),
+    fn refused_at(ifindex: u32, action: impl FnOnce(&str) -> String, refusal: Refusal) -> Self {
+        match refusal.errno() {
+            libc::ENODEV => AttachError::Gone { ifindex },
+            _ => AttachError::refused(action(&interface_name(ifindex)), refusal),
         }
     }
 
@@ -109,11 +143,17 @@ fn interface_name(ifindex: u32) -> String {
     }
 }
 
-/// Puts weir's programs on interfaces.
+/// Puts weir's programs on interfaces of one network namespace: that of the thread that made it.
 #[derive(Debug)]
 pub struct Attacher {
-    method: Method,
     programs: Programs,
+    chain: Chain,
+}
+
+#[derive(Debug)]
+enum Chain {
+    Tcx,
+    Clsact(Arc<Clsact>),
 }
 
 #[derive(Debug)]
@@ -140,8 +180,10 @@ impl Attacher {
     /// [`Datapath::program`](crate::Datapath::program) does. They are duplicated: the programs stay loaded as long
     /// as the attacher or an attachment lives.
     ///
+    /// With clsact this also removes what weirs that were killed have left in this network namespace.
+    ///
     /// # Errors
-    /// The descriptors cannot be duplicated.
+    /// The descriptors cannot be duplicated, or what was left cannot be removed.
     pub fn new<'a>(
         method: Method,
         program: impl Fn(ProgramName) -> BorrowedFd<'a>,
@@ -157,13 +199,20 @@ impl Attacher {
             ingress_ip: duplicate(Hook::Ingress, false)?,
             egress_ip: duplicate(Hook::Egress, false)?,
         };
-        Ok(Attacher { method, programs })
+        let chain = match method {
+            Method::Tcx => Chain::Tcx,
+            Method::Clsact => Chain::Clsact(Arc::new(Clsact::start()?)),
+        };
+        Ok(Attacher { programs, chain })
     }
 
     /// The method in use.
     #[must_use]
     pub fn method(&self) -> Method {
-        self.method
+        match self.chain {
+            Chain::Tcx => Method::Tcx,
+            Chain::Clsact(_) => Method::Clsact,
+        }
     }
 
     /// Attaches both directions, or nothing. `ethernet` says whether packets of the device begin with an Ethernet
@@ -172,19 +221,41 @@ impl Attacher {
     /// # Errors
     /// [`AttachError::Gone`] when there is no such interface (any more); otherwise what the kernel refused.
     pub fn attach(&self, ifindex: u32, ethernet: bool) -> Result<Attachment, AttachError> {
-        let link = |hook| {
-            let attached = tcx::attach(self.programs.get(ProgramName { hook, ethernet }), ifindex, hook);
-            attached.map_err(|error| {
-                let action = |name: &str| format!("attach to {name} at {hook} with {}", self.method);
-                AttachError::at_interface(ifindex, action, error)
-            })
+        let held = match &self.chain {
+            Chain::Tcx => Held::Tcx {
+                _ingress: self.link(ifindex, ProgramName { hook: Hook::Ingress, ethernet })?,
+                _egress: self.link(ifindex, ProgramName { hook: Hook::Egress, ethernet })?,
+            },
+            Chain::Clsact(clsact) => {
+                let programs = [Hook::Ingress, Hook::Egress].map(|hook| {
+                    let name = ProgramName { hook, ethernet };
+                    (hook, name.to_string(), self.programs.get(name))
+                });
+                Held::Clsact { _filters: clsact.attach(ifindex, programs)? }
+            }
         };
-        Ok(Attachment { _links: [link(Hook::Ingress)?, link(Hook::Egress)?] })
+        Ok(Attachment { _held: held })
+    }
+
+    fn link(&self, ifindex: u32, name: ProgramName) -> Result<OwnedFd, AttachError> {
+        tcx::attach(self.programs.get(name), ifindex, name.hook).map_err(|error| {
+            let action =
+                |interface: &str| format!("attach {name} to the {} of {interface} with TCX", name.hook);
+            AttachError::refused_at(ifindex, action, error.into())
+        })
     }
 }
 
-/// weir's programs at both directions of one interface, until dropped.
+/// weir's programs at both directions of one interface. Dropping it takes them off, and is fine when the interface
+/// has gone.
 #[derive(Debug)]
 pub struct Attachment {
-    _links: [OwnedFd; 2],
+    _held: Held,
+}
+
+/// Held for what dropping does.
+#[derive(Debug)]
+enum Held {
+    Tcx { _ingress: OwnedFd, _egress: OwnedFd },
+    Clsact { _filters: Filters },
 }

@@ -5,6 +5,7 @@
 //! measured 11 ms on an idle machine with HZ=250, hence some 23 ms an interface, one after the other, however
 //! many threads ask. (With `/sys/kernel/rcu_expedited` it is below 0.1 ms; weir changes no setting of the host.)
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -86,4 +87,29 @@ pub(super) fn query(ifindex: u32, hook: Hook) -> io::Result<Vec<Entry>> {
         .take(count)
         .map(|(program_id, link_id)| Entry { program_id, link_id })
         .collect())
+}
+
+/// The name that a loaded program has in the kernel; cut to 15 bytes there.
+pub(super) fn program_name(program_id: u32) -> io::Result<String> {
+    // SAFETY: the call takes no pointer.
+    let program = check(unsafe { sys::bpf_prog_get_fd_by_id(program_id) })?;
+    // SAFETY: a new descriptor, which nobody else owns.
+    let program = unsafe { OwnedFd::from_raw_fd(program) };
+    let mut info = sys::bpf_prog_info::default();
+    let mut info_bytes = size_of::<sys::bpf_prog_info>() as u32;
+    // SAFETY: `info` is zeroed, has `info_bytes` bytes and outlives the call.
+    check(unsafe { sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &mut info, &mut info_bytes) })?;
+    let name = info.name.map(|byte| byte as u8);
+    let name = CStr::from_bytes_until_nul(&name).map_err(|_| io::ErrorKind::InvalidData)?;
+    Ok(name.to_string_lossy().into_owned())
+}
+
+/// Takes a link of another process off its hook. That process keeps its descriptor, which then holds nothing.
+pub(super) fn detach(link_id: u32) -> io::Result<()> {
+    // SAFETY: the call takes no pointer.
+    let link = check(unsafe { sys::bpf_link_get_fd_by_id(link_id) })?;
+    // SAFETY: a new descriptor, which nobody else owns.
+    let link = unsafe { OwnedFd::from_raw_fd(link) };
+    // SAFETY: the call takes no pointer.
+    check(unsafe { sys::bpf_link_detach(link.as_raw_fd()) }).map(|_| ())
 }
