@@ -1,0 +1,326 @@
+//! What weir understands of the kernel's routing messages (rtnetlink).
+//!
+//! Only the attributes that weir uses are looked at: an attribute that a newer
+//! kernel adds, or that has another length there, costs nothing.
+
+use std::net::IpAddr;
+
+use netlink_packet_core::{NLA_HEADER_SIZE, NetlinkBuffer, NlasIterator};
+
+use super::{Interface, InterfaceKind};
+
+/// Message types (linux/netlink.h, linux/rtnetlink.h).
+pub(super) const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_DONE: u16 = 3;
+pub(super) const RTM_NEWLINK: u16 = 16;
+pub(super) const RTM_DELLINK: u16 = 17;
+pub(super) const RTM_GETLINK: u16 = 18;
+pub(super) const RTM_NEWADDR: u16 = 20;
+pub(super) const RTM_DELADDR: u16 = 21;
+pub(super) const RTM_GETADDR: u16 = 22;
+pub(super) const RTM_NEWNSID: u16 = 88;
+pub(super) const RTM_DELNSID: u16 = 89;
+pub(super) const RTM_GETNSID: u16 = 90;
+
+/// Attributes (linux/if_link.h, linux/if_addr.h, linux/net_namespace.h).
+const IFLA_IFNAME: u16 = 3;
+const IFLA_LINK: u16 = 5;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
+pub(super) const IFLA_EXT_MASK: u16 = 29;
+const IFLA_LINK_NETNSID: u16 = 37;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+pub(super) const IFA_TARGET_NETNSID: u16 = 10;
+const NETNSA_NSID: u16 = 1;
+pub(super) const NETNSA_PID: u16 = 2;
+pub(super) const NETNSA_FD: u16 = 3;
+
+/// Lengths of the fixed parts of the messages.
+pub(super) const IFINFOMSG_BYTES: usize = 16;
+pub(super) const IFADDRMSG_BYTES: usize = 8;
+pub(super) const RTGENMSG_BYTES: usize = 4;
+
+const ARPHRD_ETHER: u16 = 1;
+const ARPHRD_LOOPBACK: u16 = 772;
+const IFF_UP: u32 = 1;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+
+/// An interface, with what only this module's neighbours need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Link {
+    pub(super) interface: Interface,
+    /// Index of the other end (of a veth), in the namespace where that is.
+    pub(super) peer_ifindex: Option<u32>,
+}
+
+/// An address of an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Address {
+    pub(super) ifindex: u32,
+    pub(super) ip: IpAddr,
+    /// The namespace that was asked for, where one was.
+    pub(super) nsid: Option<i32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Message {
+    Link(Link),
+    LinkGone {
+        ifindex: u32,
+    },
+    Address(Address),
+    AddressGone(Address),
+    /// A namespace has, or was just given, this number; `None`: it has none.
+    Nsid(Option<i32>),
+    NsidGone(i32),
+    /// The end of a dump.
+    Done,
+    /// An errno; 0 acknowledges.
+    Error(i32),
+    /// Not for weir.
+    Other,
+}
+
+/// A message and the parts of its header that a reader of replies checks.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) message: Message,
+    pub(super) sequence: u32,
+    /// The dump it belongs to was disturbed by a change and may be incomplete.
+    pub(super) interrupted: bool,
+}
+
+/// Reads all messages of a datagram. What does not hold together ends it.
+pub(super) fn parse(mut datagram: &[u8]) -> Vec<Received> {
+    let mut messages = Vec::new();
+    while let Ok(buffer) = NetlinkBuffer::new_checked(datagram) {
+        let message = message(buffer.message_type(), buffer.payload()).unwrap_or(Message::Other);
+        messages.push(Received {
+            message,
+            sequence: buffer.sequence_number(),
+            interrupted: buffer.flags() & NLM_F_DUMP_INTR != 0,
+        });
+        // Messages start at multiples of four bytes; the last may lack padding.
+        let length = (buffer.length() as usize).next_multiple_of(4);
+        datagram = datagram.get(length..).unwrap_or_default();
+    }
+    messages
+}
+
+fn message(kind: u16, payload: &[u8]) -> Option<Message> {
+    Some(match kind {
+        NLMSG_DONE => Message::Done,
+        NLMSG_ERROR => Message::Error(i32_at(payload, 0)?.checked_neg()?),
+        RTM_NEWLINK => match link(payload)? {
+            Some(link) => Message::Link(link),
+            None => Message::Other,
+        },
+        // A port that leaves a bridge is told as the removal of a link too,
+        // in the bridge's address family.
+        RTM_DELLINK if payload.first() == Some(&0) => Message::LinkGone { ifindex: u32_at(payload, 4)? },
+        RTM_NEWADDR => Message::Address(address(payload)?),
+        RTM_DELADDR => Message::AddressGone(address(payload)?),
+        RTM_NEWNSID => Message::Nsid(nsid(payload)),
+        RTM_DELNSID => nsid(payload).map_or(Message::Other, Message::NsidGone),
+        _ => Message::Other,
+    })
+}
+
+/// `Some(None)`: well-formed, but of another family than "unspecified", as
+/// bridges use it to tell of their ports.
+fn link(payload: &[u8]) -> Option<Option<Link>> {
+    let body = payload.get(IFINFOMSG_BYTES..)?;
+    if payload.first() != Some(&0) {
+        return Some(None);
+    }
+    let layer = u16::from_ne_bytes(payload.get(2..4)?.try_into().ok()?);
+    let mut link = Link {
+        interface: Interface {
+            ifindex: u32_at(payload, 4)?,
+            name: String::new(),
+            kind: InterfaceKind::Other,
+            ethernet: matches!(layer, ARPHRD_ETHER | ARPHRD_LOOPBACK),
+            peer_netns: None,
+            up: u32_at(payload, 8)? & IFF_UP != 0,
+        },
+        peer_ifindex: None,
+    };
+    for (kind, value) in attributes(body) {
+        match kind {
+            IFLA_IFNAME => link.interface.name = text(value),
+            IFLA_LINK => link.peer_ifindex = u32_at(value, 0).filter(|ifindex| *ifindex != 0),
+            IFLA_LINK_NETNSID => link.interface.peer_netns = i32_at(value, 0).filter(|nsid| *nsid >= 0),
+            IFLA_LINKINFO if attributes(value).any(|(k, v)| k == IFLA_INFO_KIND && text(v) == "veth") => {
+                link.interface.kind = InterfaceKind::Veth;
+            }
+            _ => {}
+        }
+    }
+    // Other kinds (macvlan, tunnels) say with these what lies under them.
+    if link.interface.kind != InterfaceKind::Veth {
+        link.interface.peer_netns = None;
+        link.peer_ifindex = None;
+    }
+    Some(Some(link))
+}
+
+fn address(payload: &[u8]) -> Option<Address> {
+    let body = payload.get(IFADDRMSG_BYTES..)?;
+    let (mut local, mut other, mut nsid) = (None, None, None);
+    for (kind, value) in attributes(body) {
+        match kind {
+            // On a point-to-point interface the other attribute is the peer's.
+            IFA_LOCAL => local = ip(value),
+            IFA_ADDRESS => other = ip(value),
+            IFA_TARGET_NETNSID => nsid = i32_at(value, 0),
+            _ => {}
+        }
+    }
+    Some(Address { ifindex: u32_at(payload, 4)?, ip: local.or(other)?, nsid })
+}
+
+fn nsid(payload: &[u8]) -> Option<i32> {
+    attributes(payload.get(RTGENMSG_BYTES..)?)
+        .find(|(kind, _)| *kind == NETNSA_NSID)
+        .and_then(|(_, value)| i32_at(value, 0))
+        .filter(|nsid| *nsid >= 0)
+}
+
+fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    NlasIterator::new(bytes).map_while(|attribute| {
+        let attribute = attribute.ok()?;
+        let (kind, length) = (attribute.kind(), usize::from(attribute.length()));
+        Some((kind, attribute.into_inner().get(NLA_HEADER_SIZE..length)?))
+    })
+}
+
+/// An interface's or kind's name: ends at a zero byte, at most 15 bytes for
+/// interfaces (the kernel's limit).
+fn text(value: &[u8]) -> String {
+    let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
+    String::from_utf8_lossy(&value[..end]).into_owned()
+}
+
+fn ip(value: &[u8]) -> Option<IpAddr> {
+    match value.len() {
+        4 => <[u8; 4]>::try_from(value).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(value).ok().map(IpAddr::from),
+        _ => None,
+    }
+}
+
+fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(offset..offset + 4)?.try_into().ok()?))
+}
+
+fn i32_at(bytes: &[u8], offset: usize) -> Option<i32> {
+    Some(i32::from_ne_bytes(bytes.get(offset..offset + 4)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend((value.len() as u16 + 4).to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn datagram(kind: u16, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend((payload.len() as u32 + 16).to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(0u16.to_ne_bytes());
+        bytes.extend(7u32.to_ne_bytes());
+        bytes.extend(0u32.to_ne_bytes());
+        bytes.extend(payload);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn veth(family: u8) -> Vec<u8> {
+        let mut payload = vec![family, 0];
+        payload.extend(ARPHRD_ETHER.to_ne_bytes());
+        payload.extend(12u32.to_ne_bytes());
+        payload.extend(IFF_UP.to_ne_bytes());
+        payload.extend(0u32.to_ne_bytes());
+        payload.extend(attribute(IFLA_IFNAME, b"veth1234\0"));
+        payload.extend(attribute(9999, &[1; 33]));
+        payload.extend(attribute(IFLA_LINK, &2u32.to_ne_bytes()));
+        payload.extend(attribute(IFLA_LINK_NETNSID, &3i32.to_ne_bytes()));
+        // Nested attributes may carry the flag that says so.
+        payload.extend(attribute(IFLA_LINKINFO | 0x8000, &attribute(IFLA_INFO_KIND, b"veth\0")));
+        payload
+    }
+
+    fn only(mut messages: Vec<Received>) -> Message {
+        assert_eq!(messages.len(), 1);
+        messages.remove(0).message
+    }
+
+    #[test]
+    fn reads_a_veth() {
+        let Message::Link(link) = only(parse(&datagram(RTM_NEWLINK, &veth(0)))) else { panic!("not a link") };
+        assert_eq!(link.peer_ifindex, Some(2));
+        assert_eq!(
+            link.interface,
+            Interface {
+                ifindex: 12,
+                name: "veth1234".into(),
+                kind: InterfaceKind::Veth,
+                ethernet: true,
+                peer_netns: Some(3),
+                up: true
+            }
+        );
+    }
+
+    #[test]
+    fn a_bridge_that_speaks_of_its_port_is_not_heard() {
+        const AF_BRIDGE: u8 = 7;
+        assert_eq!(only(parse(&datagram(RTM_NEWLINK, &veth(AF_BRIDGE)))), Message::Other);
+        assert_eq!(only(parse(&datagram(RTM_DELLINK, &veth(AF_BRIDGE)))), Message::Other);
+        assert_eq!(only(parse(&datagram(RTM_DELLINK, &veth(0)))), Message::LinkGone { ifindex: 12 });
+    }
+
+    #[test]
+    fn the_local_address_counts_not_the_peers() {
+        let mut payload = vec![2, 32, 0, 0];
+        payload.extend(5u32.to_ne_bytes());
+        payload.extend(attribute(IFA_ADDRESS, &[10, 0, 0, 2]));
+        payload.extend(attribute(IFA_LOCAL, &[10, 0, 0, 1]));
+        let expected = Address { ifindex: 5, ip: IpAddr::from([10, 0, 0, 1]), nsid: None };
+        assert_eq!(only(parse(&datagram(RTM_NEWADDR, &payload))), Message::Address(expected));
+    }
+
+    #[test]
+    fn several_messages_share_a_datagram() {
+        let mut nsid = vec![0; 4];
+        nsid.extend(attribute(NETNSA_NSID, &(-1i32).to_ne_bytes()));
+        let mut bytes = datagram(RTM_NEWNSID, &nsid);
+        bytes.extend(datagram(NLMSG_ERROR, &(-2i32).to_ne_bytes()));
+        bytes.extend(datagram(NLMSG_DONE, &[]));
+        let messages: Vec<_> = parse(&bytes).into_iter().map(|received| received.message).collect();
+        assert_eq!(messages, [Message::Nsid(None), Message::Error(2), Message::Done]);
+    }
+
+    #[test]
+    fn no_cut_and_no_flipped_byte_panics() {
+        let whole = datagram(RTM_NEWLINK, &veth(0));
+        for length in 0..whole.len() {
+            parse(&whole[..length]);
+        }
+        for position in 0..whole.len() {
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut changed = whole.clone();
+                changed[position] = value;
+                parse(&changed);
+            }
+        }
+    }
+}
