@@ -5,6 +5,7 @@
 
 mod clsact;
 mod instance;
+mod rehearsal;
 mod rtnetlink;
 mod survey;
 mod tcx;
@@ -23,7 +24,8 @@ use rtnetlink::Refusal;
 use crate::datapath::ProgramName;
 
 pub use clsact::PRIORITY as CLSACT_PRIORITY;
-pub use survey::{AttachedProgram, Removal, remove_ours, survey};
+pub use rehearsal::rehearse;
+pub use survey::{AttachedProgram, Owner, Removal, remove_ours, survey, survey_all};
 
 /// How a program gets to an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,7 @@ mod decode;
 mod flows;
 mod reader;
 
-pub use clock::monotonic_now_ns;
+pub use clock::{has_coarse_clock, monotonic_now_ns};
 pub use datapath::{Datapath, LoadError, Options, ProgramName};
 pub use flows::{FlowTable, TableError};
 pub use reader::ReaderError;

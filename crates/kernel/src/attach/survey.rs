@@ -27,8 +27,19 @@ pub struct AttachedProgram {
     pub program_id: Option<u32>,
     /// The filter's priority; none with TCX, where the order is that of the list.
     pub priority: Option<u16>,
-    /// Attached by a weir, this one or another.
-    pub ours: bool,
+    /// Who attached it.
+    pub owner: Owner,
+}
+
+/// Who attached a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// Not weir.
+    Other,
+    /// A weir that is running, this one or another.
+    Weir,
+    /// A weir that was killed; [`remove_ours`] takes it off.
+    EndedWeir,
 }
 
 impl AttachedProgram {
@@ -38,7 +49,11 @@ impl AttachedProgram {
             interface: interface_name(filter.ifindex),
             hook: filter.hook,
             method: Method::Clsact,
-            ours: filter.tag().is_some(),
+            owner: match filter.tag() {
+                None => Owner::Other,
+                Some(tag) if is_alive(tag.instance) => Owner::Weir,
+                Some(_) => Owner::EndedWeir,
+            },
             name: filter.program_name.unwrap_or(filter.kind),
             program_id: filter.program_id,
             priority: Some(filter.priority),
@@ -51,8 +66,11 @@ impl AttachedProgram {
             interface: interface_name(ifindex),
             hook,
             method: Method::Tcx,
-            // A link means a program that holds it: weir attaches in no other way.
-            ours: name.starts_with(NAME_PREFIX) && entry.link_id != 0,
+            // weir attaches by links only, and those end with their process.
+            owner: match name.starts_with(NAME_PREFIX) && entry.link_id != 0 {
+                true => Owner::Weir,
+                false => Owner::Other,
+            },
             name,
             program_id: Some(entry.program_id),
             priority: None,
@@ -66,18 +84,32 @@ impl AttachedProgram {
 /// # Errors
 /// Not permitted (CAP_NET_ADMIN and CAP_SYS_ADMIN, which the kernel wants for looking at the programs of others).
 pub fn survey(ifindex: u32) -> Result<Vec<AttachedProgram>, AttachError> {
+    survey_each(&[ifindex])
+}
+
+/// [`survey`] of every interface in the network namespace of the calling thread.
+///
+/// # Errors
+/// As [`survey`].
+pub fn survey_all() -> Result<Vec<AttachedProgram>, AttachError> {
+    survey_each(&interface_indices()?)
+}
+
+fn survey_each(interfaces: &[u32]) -> Result<Vec<AttachedProgram>, AttachError> {
     let mut netlink =
         Netlink::open().map_err(|error| AttachError::new("ask the kernel for its filters", error))?;
     let mut names = ProgramNames::default();
     let mut found = Vec::new();
-    for (hook, entry) in tcx_entries(ifindex)? {
-        let name = names.get(entry.program_id)?;
-        found.push(AttachedProgram::from_tcx(ifindex, hook, entry, name));
+    for &ifindex in interfaces {
+        for (hook, entry) in tcx_entries(ifindex)? {
+            let name = names.get(entry.program_id)?;
+            found.push(AttachedProgram::from_tcx(ifindex, hook, entry, name));
+        }
+        let filters = clsact::filters(&mut netlink, ifindex).map_err(|refusal| {
+            AttachError::refused_at(ifindex, |name| format!("list the filters of {name}"), refusal)
+        })?;
+        found.extend(filters.into_iter().map(AttachedProgram::from_filter));
     }
-    let filters = clsact::filters(&mut netlink, ifindex).map_err(|refusal| {
-        AttachError::refused_at(ifindex, |name| format!("list the filters of {name}"), refusal)
-    })?;
-    found.extend(filters.into_iter().map(AttachedProgram::from_filter));
     Ok(found)
 }
 
@@ -107,11 +139,11 @@ pub fn remove_ours(force: bool) -> Result<Removal, AttachError> {
     };
     // A TCX link ends with its process, so each one has a weir that runs.
     let mut names = ProgramNames::default();
-    for ifindex in interface_indices().map_err(|error| AttachError::new("list the interfaces", error))? {
+    for ifindex in interface_indices()? {
         for (hook, entry) in tcx_entries(ifindex)? {
             let name = names.get(entry.program_id)?;
             let program = AttachedProgram::from_tcx(ifindex, hook, entry, name);
-            if !program.ours {
+            if program.owner == Owner::Other {
                 continue;
             }
             if force {
@@ -174,11 +206,11 @@ impl ProgramNames {
 }
 
 /// Every interface of the calling thread's network namespace.
-fn interface_indices() -> io::Result<Vec<u32>> {
+fn interface_indices() -> Result<Vec<u32>, AttachError> {
     // SAFETY: the call takes nothing and returns an array that belongs to the caller, or null.
     let array = unsafe { libc::if_nameindex() };
     if array.is_null() {
-        return Err(io::Error::last_os_error());
+        return Err(AttachError::new("list the interfaces", io::Error::last_os_error()));
     }
     let mut indices = Vec::new();
     let mut entry = array;

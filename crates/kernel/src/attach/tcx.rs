@@ -17,7 +17,7 @@ use weir_core::event::Hook;
 const CHAIN_MAX: usize = 64;
 
 /// Index of `lo`: the first interface of every network namespace, and not removable.
-const LOOPBACK_IFINDEX: u32 = 1;
+pub(super) const LOOPBACK_IFINDEX: u32 = 1;
 
 fn attach_type(hook: Hook) -> sys::bpf_attach_type {
     match hook {

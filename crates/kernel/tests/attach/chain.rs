@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use libbpf_rs::libbpf_sys as sys;
 use weir_core::event::Hook;
 use weir_kernel::ProgramName;
-use weir_kernel::attach::{Attacher, Method, probe, survey};
+use weir_kernel::attach::{Attacher, Method, probe, rehearse, survey};
 use weir_testkit::require_root;
 
 use crate::methods;
@@ -59,6 +59,21 @@ fn root_devices_without_ethernet_get_their_own_programs() {
             [(Hook::Ingress, "weir_ingress_ip".to_owned()), (Hook::Egress, "weir_egress_ip".to_owned())];
         assert_eq!(wire.attached(), names, "{method}");
     }
+}
+
+#[test]
+fn root_a_rehearsal_finds_out_without_touching_the_host() {
+    require_root!();
+    let wire = Wire::new();
+    let weir = Weir::load();
+    wire.host.enter(|| {
+        for method in methods() {
+            rehearse(method, |name| weir.program(name).fd()).unwrap();
+        }
+        let tcx = rehearse(Method::Tcx, |name| weir.program(name).fd());
+        assert_eq!(tcx.is_ok(), probe().unwrap() == Method::Tcx, "{tcx:?}");
+        assert_eq!(survey(index("lo")).unwrap(), []);
+    });
 }
 
 /// Filters before and after weir's; the last one ends the chain, as those of others do.

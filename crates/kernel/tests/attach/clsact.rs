@@ -1,7 +1,7 @@
 //! Whose qdisc and whose filters.
 
 use weir_core::event::Hook;
-use weir_kernel::attach::{AttachError, CLSACT_PRIORITY, Method, remove_ours, survey};
+use weir_kernel::attach::{AttachError, CLSACT_PRIORITY, Method, Owner, remove_ours, survey, survey_all};
 use weir_testkit::require_root;
 
 use crate::program::{Counting, NEXT, Weir};
@@ -76,10 +76,13 @@ fn root_only_what_is_weirs_is_removed() {
         // The handle of a weir that does not run, which owned the qdisc.
         other_filter(&same_priority, Hook::Ingress, u32::from(CLSACT_PRIORITY), 0x7ff);
         let found = survey(index("v0")).unwrap();
-        assert!(found.iter().all(|program| !program.ours && program.method == Method::Clsact), "{found:?}");
+        assert!(
+            found.iter().all(|program| program.owner == Owner::Other && program.method == Method::Clsact),
+            "{found:?}"
+        );
         let removal = remove_ours(true).unwrap();
         assert!(removal.removed.is_empty() && removal.left.is_empty(), "{removal:?}");
-        assert_eq!(survey(index("v0")).unwrap(), found);
+        assert_eq!(survey_all().unwrap(), found);
     });
     assert!(wire.has_clsact());
 }

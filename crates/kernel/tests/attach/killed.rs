@@ -4,7 +4,7 @@ use std::env;
 use std::thread;
 use std::time::Duration;
 
-use weir_kernel::attach::{Method, remove_ours};
+use weir_kernel::attach::{Method, Owner, remove_ours, survey};
 use weir_testkit::{Daemon, Stream, require_root};
 
 use crate::methods;
@@ -56,7 +56,9 @@ fn root_the_next_start_cleans_up_after_a_killed_one() {
     let wire = Wire::new();
     let mut process = attached_process(&wire, Method::Clsact);
     process.stop(libc::SIGKILL, LIMIT);
-    assert_eq!(wire.attached().len(), 2);
+    let left = wire.host.enter(|| survey(index("v0")).unwrap());
+    assert_eq!(left.len(), 2);
+    assert!(left.iter().all(|program| program.owner == Owner::EndedWeir), "{left:?}");
     assert!(wire.has_clsact());
 
     let weir = Weir::load();
@@ -115,7 +117,7 @@ fn root_removing_spares_the_living_unless_forced() {
         let removal = wire.host.enter(|| remove_ours(false).unwrap());
         assert!(removal.removed.is_empty(), "{method}: {removal:?}");
         assert_eq!(removal.left.len(), 2, "{method}: {removal:?}");
-        assert!(removal.left.iter().all(|program| program.ours && program.method == method));
+        assert!(removal.left.iter().all(|program| program.owner == Owner::Weir && program.method == method));
         assert_eq!(wire.attached().len(), 2, "{method}");
 
         let removal = wire.host.enter(|| remove_ours(true).unwrap());
