@@ -29,6 +29,7 @@ test     socat            socat                         TCP, UDP and SCTP client
 test     tcpdump          tcpdump                       a second opinion on what was sent
 test     iperf3           iperf3                        load
 test     docker.io        dockerd                       an engine of the tests' own (the package starts one for the host too)
+test     docker-cli|docker.io  docker                   its client
 test     busybox-static   package                       the only file in the tests' container image
 kernels  qemu-system-x86  qemu-system-x86_64            boots the kernels
 kernels  busybox-static   package                       their user space
@@ -70,7 +71,7 @@ gather() {
 		case " ${missing_packages[*]-} " in *" $package "*) continue ;; esac
 		present "$package" "$proof" && continue
 		missing_packages+=("$package")
-		missing_reasons+=("$(printf '  %-17s %s' "${package%%|*}" "$why")")
+		missing_reasons+=("$(printf '  %-17s %s' "${package//|/ or }" "$why")")
 	done < <(table)
 }
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What may not be committed: compiled files, and what is true of one machine only.
+# What may not be committed: compiled files, what is true of one machine only,
+# and pages that lead nowhere.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 status=0
@@ -26,5 +27,12 @@ sources=$(sed -n 's/^source = "\(.*\)"/\1/p' Cargo.lock |
 unlicensed=$(git ls-files -- 'bpf/*.c' 'bpf/*.h' |
 	xargs -r grep -L 'SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause' || true)
 [ -z "$unlicensed" ] || complain "files of the kernel side without their licence line" "$unlicensed"
+
+broken=$(git ls-files -- '*.md' | while read -r page; do
+	{ grep -oE '\]\([^):#]+' "$page" || true; } | sed 's/^](//' | while read -r target; do
+		[ -e "$(dirname "$page")/$target" ] || echo "$page: $target"
+	done
+done)
+[ -z "$broken" ] || complain "pages link to files that do not exist" "$broken"
 
 exit "$status"
