@@ -29,7 +29,7 @@ unlicensed=$(git ls-files -- 'bpf/*.c' 'bpf/*.h' |
 [ -z "$unlicensed" ] || complain "files of the kernel side without their licence line" "$unlicensed"
 
 broken=$(git ls-files -- '*.md' | while read -r page; do
-	{ grep -oE '\]\([^):#]+' "$page" || true; } | sed 's/^](//' | while read -r target; do
+	{ grep -oE '\]\([^):#]+[)#]' "$page" || true; } | sed 's/^](//; s/.$//' | while read -r target; do
 		[ -e "$(dirname "$page")/$target" ] || echo "$page: $target"
 	done
 done)
