@@ -75,10 +75,8 @@ struct flow_key {
 /* What one hook saw of one direction of a flow. */
 struct flow_point {
 	__u64 packets;
-	__u64 bytes;   /* frames as the device counts them, link layer included */
-	__u32 ifindex; /* 0: nobody yet */
-	__u8 hook;     /* enum hook */
-	__u8 pad[3];
+	__u64 bytes; /* frames as the device counts them, link layer included */
+	__u64 owner; /* ifindex, and above it (bit 32 on) enum hook: claimed as one word. 0: nobody yet */
 };
 
 /* One direction of a flow: [0] is what end 0 of the key sends. */

@@ -105,14 +105,11 @@ static __always_inline void emit_packet(struct __sk_buff *skb, const struct pack
 }
 
 /* Not inlined: rare beside the packets that only get counted. */
-static __noinline void emit_dns(struct __sk_buff *skb, struct packet *packet, __u8 hook)
+static __noinline void emit_dns(struct __sk_buff *skb, const struct packet *packet, __u8 hook)
 {
 	struct event_dns *record;
-	__u32 length, last;
+	__u32 length = packet->payload_bytes;
 
-	if (!packet)
-		return;
-	length = packet->payload_bytes;
 	record = emit_reserve(sizeof(*record), EVENT_DNS);
 	if (!record)
 		return;
@@ -123,11 +120,10 @@ static __noinline void emit_dns(struct __sk_buff *skb, struct packet *packet, __
 		length = DNS_CAPTURE_BYTES;
 	}
 	record->captured_bytes = length;
-	/* Counted from the last byte, because a verifier before Linux 6.8 learns nothing from
-	 * `length != 0`; and the bound is wanted right before the call. */
-	last = length - 1;
-	asm volatile("" : "+r"(last));
-	if (last >= DNS_CAPTURE_BYTES || bpf_skb_load_bytes(skb, packet->payload_offset, record->payload, last + 1))
+	/* The verifier wants the bound at the call, and never a length of 0. */
+	asm volatile("" : "+r"(length));
+	if (length == 0 || length > DNS_CAPTURE_BYTES ||
+	    bpf_skb_load_bytes(skb, packet->payload_offset, record->payload, length))
 		record->captured_bytes = 0;
 	emit_submit(record);
 }

@@ -10,7 +10,6 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>
-#include <bpf/bpf_core_read.h>
 
 #include "abi.h"
 #include "config.h"
@@ -23,24 +22,13 @@
 /* TCX_NEXT (6.6) and TC_ACT_UNSPEC have the same number: go on. */
 #define NEXT_PROGRAM -1
 
-/* Enough for every header that we walk. */
-#define HEADERS_BYTES 512
-
-static __always_inline int observe(struct __sk_buff *skb, __u8 hook, bool link_layer)
+static __always_inline int observe(struct __sk_buff *skb, __u8 hook, bool ethernet)
 {
-	struct packet packet = {};
+	struct packet packet = { .length_bytes = skb->len };
 	struct flow *flow;
 	int result;
 
-	packet.length_bytes = skb->len;
-	result = packet_parse(skb, &packet, link_layer);
-	if (result == PARSE_SHORT) {
-		/* Headers outside the linear part of the packet. */
-		if (!bpf_skb_pull_data(skb, skb->len < HEADERS_BYTES ? skb->len : HEADERS_BYTES))
-			result = packet_parse(skb, &packet, link_layer);
-		if (result == PARSE_SHORT)
-			result = TALLY_TRUNCATED;
-	}
+	result = packet_parse(skb, &packet, ethernet);
 	if (result)
 		goto not_in_a_flow;
 
@@ -51,6 +39,7 @@ static __always_inline int observe(struct __sk_buff *skb, __u8 hook, bool link_l
 			goto not_in_a_flow;
 		flow = bpf_map_lookup_elem(&flows, &packet.key);
 		if (!flow) {
+			/* User space took it out at this very moment. */
 			result = TALLY_TABLE_FULL;
 			goto not_in_a_flow;
 		}
@@ -58,8 +47,6 @@ static __always_inline int observe(struct __sk_buff *skb, __u8 hook, bool link_l
 		flow_reopen(skb, flow, &packet, hook);
 	}
 	flow_count(skb, flow, &packet, hook);
-	if (packet.quote_offset)
-		flow_note_quote(skb, packet.quote_offset, packet.key.protocol);
 	return NEXT_PROGRAM;
 
 not_in_a_flow:

@@ -108,7 +108,8 @@ pub(crate) fn entry(flow: &abi::flow) -> Option<FlowEntry> {
         midstream: flow.midstream != 0,
         directions: flow.direction.each_ref().map(|direction| DirectionEntry {
             points: direction.point.each_ref().map(|point| Point {
-                hook: HookId::from_numbers(point.ifindex, point.hook),
+                // The lower half is the interface, the next byte the hook.
+                hook: HookId::from_numbers(point.owner as u32, (point.owner >> 32) as u8),
                 counters: Counters { packets: point.packets, bytes: point.bytes },
             }),
             retransmits: direction.retransmits,
