@@ -10,11 +10,13 @@ mod datapath;
 mod decode;
 mod flows;
 mod reader;
+mod test_run;
 
 pub use clock::{has_coarse_clock, monotonic_now_ns};
 pub use datapath::{Datapath, LoadError, Options, ProgramName};
 pub use flows::{FlowTable, TableError};
 pub use reader::ReaderError;
+pub use test_run::{TestRun, test_run};
 
 #[allow(
     missing_docs,
