@@ -5,7 +5,7 @@ use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bollard::errors::Error as Failure;
-use bollard::models::EventMessage;
+use bollard::models::{ContainerSummary, EventMessage};
 use bollard::query_parameters::{
     EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
 };
@@ -48,7 +48,7 @@ pub(crate) enum EngineError {
     Unreadable(String, String),
     #[error("the container engine at {0} reports an error: {1}")]
     Reported(String, String),
-    #[error("the container engine at {0} ended its stream of events")]
+    #[error("the container engine at {0} does not tell any more what happens; it ended or restarts")]
     Ended(String),
     #[error("asking a container engine: {0}")]
     Runtime(io::Error),
@@ -62,8 +62,8 @@ impl EngineError {
                 "If there is an engine, start it, or put the path of its socket into DOCKER_HOST."
             }
             Self::Denied(_) => "Run weir as root, or as a member of the group that owns the socket.",
-            Self::Refused(_) | Self::Ended(_) => "Start the engine.",
-            Self::Silent(_) | Self::Reported(..) => "Look into the engine's log.",
+            Self::Refused(_) => "Start the engine.",
+            Self::Silent(_) | Self::Reported(..) | Self::Ended(_) => "Look into the engine's log.",
             Self::Unreachable(..) => "Check DOCKER_HOST.",
             Self::Unsupported(_) => "Put unix://PATH or tcp://HOST:PORT into DOCKER_HOST.",
             Self::Unreadable(..) => {
@@ -168,15 +168,19 @@ impl Client {
         Ok(list.into_iter().filter_map(describe::summary).collect())
     }
 
-    /// A container that is running or about to, without what only
-    /// [`Client::inspect`] tells. An engine answers this even while it is busy
-    /// with the container.
+    /// A container in whatever state, without what only [`Client::inspect`]
+    /// tells: one that is being started still counts as what it was before. An
+    /// engine answers this even while it is busy with the container.
     pub(super) async fn look_up(&self, id: &str) -> Result<Option<Described>, EngineError> {
+        Ok(self.listed(id).await?.and_then(describe::summary))
+    }
+
+    async fn listed(&self, id: &str) -> Result<Option<ContainerSummary>, EngineError> {
         let filters = HashMap::from([("id", vec![id])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         let list = self.answer(REQUEST_TIMEOUT, self.docker.list_containers(Some(options))).await?;
         // The filter takes the beginning of an id too.
-        Ok(list.into_iter().filter_map(describe::summary).find(|described| described.container.id == id))
+        Ok(list.into_iter().find(|summary| summary.id.as_deref() == Some(id)))
     }
 
     /// All about a container; `None` if it does not run or does not exist.
@@ -186,7 +190,9 @@ impl Client {
             Ok(answer) => Ok(answer.and_then(describe::inspection)),
             // Podman deviates from the API in fields that weir has no use for;
             // the list is simpler and has nearly all.
-            Err(EngineError::Unreadable(..)) => self.look_up(id).await,
+            Err(EngineError::Unreadable(..)) => {
+                Ok(self.listed(id).await?.filter(describe::runs).and_then(describe::summary))
+            }
             Err(error) => Err(error),
         }
     }
@@ -201,7 +207,12 @@ impl Client {
         let options = EventsOptionsBuilder::new().since(&since).filters(&filters).build();
         let socket = self.socket.clone();
         let docker = self.docker.clone().with_timeout(EVENTS_TIMEOUT);
-        docker.events(Some(options)).map(move |event| event.map_err(|failure| understood(&socket, failure)))
+        docker.events(Some(options)).map(move |event| {
+            event.map_err(|failure| match understood(&socket, failure) {
+                EngineError::Unreachable(socket, _) => EngineError::Ended(socket),
+                error => error,
+            })
+        })
     }
 
     async fn answer<T>(
@@ -246,6 +257,17 @@ fn understood(socket: &str, failure: Failure) -> EngineError {
             EngineError::Reported(socket, bounded(&format!("{status_code}: {}", message.trim())))
         }
         Failure::IOError { err } => EngineError::Unreachable(socket, err),
-        failure => EngineError::Unreadable(socket, bounded(&failure.to_string())),
+        Failure::HyperLegacyError { err } if err.is_connect() => {
+            EngineError::Unreachable(socket, io::Error::other(cause(&err)))
+        }
+        failure => EngineError::Unreadable(socket, bounded(&cause(&failure))),
     }
+}
+
+/// What is at the bottom of an error, which says more than what is on top.
+fn cause(mut error: &(dyn std::error::Error + 'static)) -> String {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
 }

@@ -43,14 +43,14 @@ pub(crate) struct Described {
     pub(crate) local: bool,
 }
 
-/// From an entry of the list; `None` if it does not run and is not about to.
+/// Whether an entry of the list is about a container that runs.
+pub(super) fn runs(summary: &ContainerSummary) -> bool {
+    use SummaryState::{CREATED, DEAD, EXITED, REMOVING};
+    !matches!(summary.state, Some(CREATED | EXITED | DEAD | REMOVING))
+}
+
+/// From an entry of the list, whether that container runs or not.
 pub(super) fn summary(summary: ContainerSummary) -> Option<Described> {
-    if matches!(
-        summary.state,
-        Some(SummaryState::EXITED | SummaryState::DEAD | SummaryState::REMOVING | SummaryState::STOPPING)
-    ) {
-        return None;
-    }
     // Beside its own name there may be aliases as seen from others: /db/alias.
     let names = summary.names.unwrap_or_default();
     let own_name = names.iter().find(|name| !name.trim_start_matches('/').contains('/')).or(names.first());
@@ -70,8 +70,7 @@ pub(super) fn summary(summary: ContainerSummary) -> Option<Described> {
 /// From an inspection; `None` if it does not run.
 pub(super) fn inspection(inspection: ContainerInspectResponse) -> Option<Described> {
     let state = inspection.state?;
-    let runs = state.running.unwrap_or(matches!(state.status, Some(Status::RUNNING | Status::PAUSED)));
-    if !runs {
+    if !state.running.unwrap_or(matches!(state.status, Some(Status::RUNNING | Status::PAUSED))) {
         return None;
     }
     let config = inspection.config.unwrap_or_default();
@@ -234,10 +233,10 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_container_is_none() {
-        for state in ["exited", "dead", "removing"] {
+    fn a_stopped_container_is_known_as_such() {
+        for (state, running) in [("exited", false), ("dead", false), ("created", false), ("paused", true)] {
             let json = format!(r#"{{"Id":"{ID}","State":"{state}"}}"#);
-            assert_eq!(summary(serde_json::from_str(&json).unwrap()), None, "{state}");
+            assert_eq!(runs(&serde_json::from_str(&json).unwrap()), running, "{state}");
         }
         let json = format!(r#"{{"Id":"{ID}","State":{{"Status":"exited","Running":false}}}}"#);
         assert_eq!(inspection(serde_json::from_str(&json).unwrap()), None);

@@ -166,7 +166,10 @@ impl Speaker {
         let mut work = Inspections::new(client.clone());
         let running = client.running().await?;
         if std::mem::take(silent) {
-            self.say(EngineEvent::Notice(format!("the container engine at {} answers.", client.socket())));
+            self.say(EngineEvent::Notice(format!(
+                "the container engine at {} answers now.",
+                client.socket()
+            )));
         }
         let ids: BTreeSet<String> = running.iter().map(|described| described.container.id.clone()).collect();
         self.say(EngineEvent::Running(ids.clone()));
@@ -188,6 +191,8 @@ impl Speaker {
                     Ok(Outcome::Runs(described)) => self.say(container(client, *described)),
                     Ok(Outcome::Gone) => self.say(EngineEvent::Gone(id)),
                     Ok(Outcome::Unknown) => {}
+                    // The stream of events ends too then, and all is asked again.
+                    Err(EngineError::Unreachable(..)) => {}
                     Err(error) => if !std::mem::replace(&mut complained, true) {
                         self.say(EngineEvent::Notice(format!(
                             "asking about container {id:.12}: {error}. It and others may go by their ids only. {}",

@@ -304,3 +304,53 @@ impl Notices {
         }
     }
 }
+
+#[cfg(test)]
+impl Notices {
+    /// Leaves room for a few notices only.
+    pub(super) fn shrink(&self) {
+        rustix::net::sockopt::set_socket_recv_buffer_size_force(self.socket.socket_ref(), 4096).unwrap();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use weir_testkit::{Namespace as TestNamespace, require_root};
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    #[test]
+    fn a_process_that_is_gone_has_no_namespace() {
+        let mut requests = Requests::open().unwrap();
+        let error = requests.nsid(Namespace::Pid(u32::MAX >> 1)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ESRCH));
+        // The socket is as good as before.
+        assert!(requests.links().unwrap().iter().any(|link| link.interface.name == "lo"));
+        assert_eq!(requests.link(u32::MAX >> 1).unwrap(), None);
+        assert_eq!(requests.addresses_in(i32::MAX).unwrap_or_default(), [] as [IpAddr; 0]);
+    }
+
+    #[test]
+    fn root_an_overrun_is_noticed_and_the_socket_lives_on() {
+        require_root!();
+        let host = TestNamespace::new("host");
+        host.enter(|| {
+            runtime().block_on(async {
+                let mut notices = Notices::open().unwrap();
+                notices.shrink();
+                let lines = (0..50).map(|n| format!("link add near{n} type veth peer name far{n}\n"));
+                host.ip_batch(&lines.collect::<String>());
+                let next = tokio::time::timeout(Duration::from_secs(10), notices.next()).await;
+                assert!(matches!(next.unwrap().unwrap(), News::Overrun));
+                host.ip_batch("link delete near7\n");
+                let next = tokio::time::timeout(Duration::from_secs(10), notices.next()).await;
+                let News::Messages(messages) = next.unwrap().unwrap() else { panic!("overrun again") };
+                assert!(messages.iter().any(|message| matches!(message, Message::LinkGone { .. })));
+            });
+        });
+    }
+}

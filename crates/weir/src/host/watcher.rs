@@ -353,3 +353,6 @@ async fn at(due: Option<Instant>) {
         None => pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;
