@@ -174,6 +174,7 @@ run_namespace() { # service, number, script, VARIABLE=value
 	ip -n "$name" link set eth0 up
 	env "WWW=$folder/www" "${@:4}" PATH="$folder/bin" \
 		"$busybox" nsenter --net="/run/netns/$name" "$busybox" sh -c "$3" </dev/null >/dev/null 2>&1 &
+	disown # its end is no news
 }
 
 make_namespaces() {
