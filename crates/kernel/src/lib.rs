@@ -12,7 +12,7 @@ mod flows;
 mod reader;
 mod test_run;
 
-pub use clock::{has_coarse_clock, monotonic_now_ns};
+pub use clock::monotonic_now_ns;
 pub use datapath::{Datapath, LoadError, Options, ProgramName};
 pub use flows::{FlowTable, TableError};
 pub use reader::ReaderError;
