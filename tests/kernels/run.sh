@@ -11,12 +11,12 @@ cd "$(dirname "$0")/../.."
 
 releases=("$@")
 [ ${#releases[@]} -gt 0 ] || releases=(bullseye bookworm trixie)
-packages=(weir-testkit weir-kernel weir)
+packages=(weir-kernel weir)
 tools=(ip tc nsenter bpftool ping ethtool socat)
 # Of root_ tests, those that have nothing to learn from another kernel, or need
-# what an initramfs has not.
-skip=(docker the_page_works)
-timeout_s=${WEIR_KERNELS_TIMEOUT_S:-120}
+# more than an initramfs or an emulated processor has.
+skip=(docker the_page_works thousand quickly)
+timeout_s=${WEIR_KERNELS_TIMEOUT_S:-240}
 here=tests/kernels
 store=$(realpath -m "${CARGO_TARGET_DIR:-target}")/kernels
 mkdir -p "$store"
