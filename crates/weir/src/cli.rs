@@ -1,0 +1,152 @@
+//! The command line: what the user typed, checked.
+
+mod filters;
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use filters::{FilterArgs, expand_not};
+
+use crate::containers::EngineChoice;
+use crate::output::Format;
+
+/// Sees the traffic of a container host.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, about, max_term_width = 100, subcommand_required = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show live flows, one line each.
+    Observe(ObserveArgs),
+}
+
+/// `weir observe`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  weir observe                                  every flow of every container
+  weir observe --service shop/web --not --port 53
+  weir observe --from world --to web --state reset
+  weir observe --updates 1s -o jsonl --for 30s
+  weir observe --interface eth0 --packets --protocol icmp
+Filters repeat (either may match) and combine (all must match); --not before one turns it round.")]
+pub struct ObserveArgs {
+    /// Which records to print.
+    #[command(flatten)]
+    pub filters: FilterArgs,
+
+    /// How to print them.
+    #[arg(
+        short,
+        long,
+        value_enum,
+        default_value = "compact",
+        value_name = "FORMAT",
+        help_heading = "Output"
+    )]
+    pub output: Format,
+
+    /// Also report a living flow when its counters moved, this often (1s, 500ms).
+    #[arg(long, value_parser = parse_duration, value_name = "INTERVAL", help_heading = "Output")]
+    pub updates: Option<Duration>,
+
+    /// Print each packet instead of each flow.
+    #[arg(long, help_heading = "Output")]
+    pub packets: bool,
+
+    /// Print the last N records only, at the end.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Output")]
+    pub last: Option<u32>,
+
+    /// When to use colours.
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN", help_heading = "Output")]
+    pub color: ColorChoice,
+
+    /// End after this time (30s, 5m).
+    #[arg(long = "for", value_parser = parse_duration, value_name = "TIME", help_heading = "When to end")]
+    pub for_: Option<Duration>,
+
+    /// End after N records.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "When to end")]
+    pub count: Option<u64>,
+
+    /// How to get at the packets.
+    #[arg(long, value_enum, default_value = "auto", value_name = "METHOD", help_heading = "Host")]
+    pub attach: AttachChoice,
+
+    /// Where names come from: `auto` (Docker, then Podman), `none`, or a socket.
+    #[arg(long, default_value = "auto", value_name = "ENGINE", value_parser = parse_engine, help_heading = "Host")]
+    pub engine: EngineChoice,
+
+    /// Room for this many flows in the kernel [default: 262144, less on small hosts].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..=16_777_216), help_heading = "Host")]
+    pub max_flows: Option<u32>,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ColorChoice {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How to get at the packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AttachChoice {
+    /// TCX where the kernel has it, else clsact.
+    Auto,
+    /// BPF links in the kernel's own chain of programs (Linux 6.6).
+    Tcx,
+    /// Filters of a clsact qdisc.
+    Clsact,
+}
+
+/// `30s`, `500ms`, `5m`, `1h30m`; more than nothing.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let explain = || format!("{text:?} is not a duration: write 30s, 500ms, 5m or 1h30m");
+    let duration: jiff::SignedDuration = text.parse().map_err(|_| explain())?;
+    match Duration::try_from(duration) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err(explain()),
+    }
+}
+
+fn parse_engine(text: &str) -> Result<EngineChoice, String> {
+    match text {
+        "auto" => Ok(EngineChoice::Auto),
+        "none" => Ok(EngineChoice::None),
+        "" => Err("name a socket, or `auto`, or `none`".into()),
+        socket => Ok(EngineChoice::Socket(socket.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_read_with_their_unit() {
+        assert_eq!(parse_duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5400)));
+        for bad in ["", "30", "-1s", "0s", "soon"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+}

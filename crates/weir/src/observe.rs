@@ -1,0 +1,150 @@
+//! `weir observe`: live flows, alone, without a daemon, leaving nothing behind.
+
+mod pipeline;
+mod printer;
+mod watched;
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, at, bounded, never, select};
+use jiff::Timestamp;
+use weir_core::event::Event;
+use weir_kernel::attach::{self, Attacher, Method};
+use weir_kernel::{Datapath, Options};
+
+use crate::cli::{AttachChoice, ColorChoice, ObserveArgs};
+use crate::error::Error;
+use crate::host::{self, HostEvent, WatchOptions};
+use crate::output;
+use crate::{kernel_release, notice, signals};
+use pipeline::Pipeline;
+use printer::Printer;
+use watched::Watched;
+
+/// Batches of at most 1,024 events between the ring's reader and the pipeline:
+/// with the ring, room for a burst of 160,000 openings. A full queue holds up the
+/// reader, the ring fills, and the kernel counts what it cannot deliver.
+const BATCHES_QUEUED: usize = 64;
+
+/// Runs the command until it is told to end.
+///
+/// # Errors
+/// What keeps it from starting or going on; see [`Error`].
+pub fn run(arguments: &ObserveArgs) -> Result<ExitCode, Error> {
+    let filter = arguments.filters.compile(Timestamp::now())?;
+    kernel_release::check()?;
+
+    let max_flows = arguments.max_flows.unwrap_or_else(default_max_flows);
+    let mut datapath = Datapath::load(&Options { max_flows, packet_events: arguments.packets })?;
+    let method = match arguments.attach {
+        AttachChoice::Auto => attach::probe()?,
+        AttachChoice::Tcx => Method::Tcx,
+        AttachChoice::Clsact => Method::Clsact,
+    };
+    let attacher = Attacher::new(method, |name| datapath.program(name))?;
+    let table = datapath.flow_table().map_err(system("cannot open the flow table"))?;
+
+    let signals = signals::channel().map_err(system("cannot listen for signals"))?;
+    let (changes, _watch) = host::watch(WatchOptions { engines: arguments.engine.clone() })?;
+    let (deliver, events) = bounded::<Vec<Event>>(BATCHES_QUEUED);
+    datapath.start_reader(move |batch| {
+        // The pipeline hangs up only when it has read everything.
+        let _ = deliver.send(batch);
+    })?;
+
+    let color = match arguments.color {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        ColorChoice::Auto => {
+            io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+        }
+    };
+    let sink = output::sink(arguments.output, color, Box::new(io::stdout()));
+    let printer = Printer::new(filter, sink, arguments);
+    let watched = Watched::new(attacher, printer.filter());
+    let mut pipeline = Pipeline::new(table, max_flows, arguments.updates, watched, printer);
+
+    let started = Instant::now();
+    let result =
+        observe(&mut pipeline, &events, &changes, &signals, arguments.for_.map(|time| started + time));
+    // Nothing more is counted from here on; what was is delivered and told.
+    pipeline.detach();
+    let mut drained = Ok(());
+    std::thread::scope(|scope| {
+        scope.spawn(|| datapath.stop_reader());
+        // To the end, come what may: the reader waits for room to deliver.
+        for batch in &events {
+            if drained.is_ok() {
+                drained = pipeline.events(&batch);
+            }
+        }
+    });
+    result.and(drained)?;
+    pipeline.finish(&datapath.losses(), started.elapsed())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The loop: whatever comes first, until the end.
+fn observe(
+    pipeline: &mut Pipeline,
+    events: &Receiver<Vec<Event>>,
+    host: &Receiver<HostEvent>,
+    signals: &Receiver<i32>,
+    end: Option<Instant>,
+) -> Result<(), Error> {
+    let ends = end.map_or_else(never, at);
+    // A host whose watch has ended has said so; there is nothing to wait for.
+    let mut host = host.clone();
+    while !pipeline.is_done() {
+        let due = pipeline.next_due().map_or_else(never, at);
+        select! {
+            recv(events) -> batch => match batch {
+                Ok(batch) => pipeline.events(&batch)?,
+                Err(_) => return Ok(()),
+            },
+            recv(host) -> event => match event {
+                Ok(event) => pipeline.host_event(event)?,
+                Err(_) => host = never(),
+            },
+            recv(signals) -> _ => return Ok(()),
+            recv(ends) -> _ => return Ok(()),
+            recv(due) -> _ => {}
+        }
+        pipeline.tick()?;
+        if events.is_empty() {
+            pipeline.flush()?;
+        }
+    }
+    Ok(())
+}
+
+/// As the kernel sizes its own connection tracking: 262,144 flows from 4 GiB of
+/// memory on, below it one for every 16 kiB, of which an entry takes a fiftieth.
+fn default_max_flows() -> u32 {
+    // SAFETY: sysconf takes a number and returns one.
+    let (pages, page_bytes) =
+        unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
+    let bytes = i128::from(pages.max(0)) * i128::from(page_bytes.max(0));
+    u32::try_from((bytes / (16 << 10)).clamp(16_384, 262_144)).unwrap_or(262_144)
+}
+
+fn system(action: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::System { action, source }
+}
+
+/// What the user sees when nothing happens yet. Tests wait for it.
+fn greet(method: Method, names: &[String]) {
+    const SHOWN: usize = 8;
+    if names.is_empty() {
+        notice(&format!("no container is running; waiting for one, to watch it with {method} (Ctrl-C ends)"));
+        return;
+    }
+    let list = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = match names.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    notice(&format!("watching {list}{more} with {method} (Ctrl-C ends)"));
+}
