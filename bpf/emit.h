@@ -72,14 +72,14 @@ static __always_inline void emit_open(struct __sk_buff *skb, const struct packet
 }
 
 static __always_inline void emit_close(struct __sk_buff *skb, const struct packet *packet, __u8 hook, __u8 state,
-				       __u32 incarnation)
+				       const struct flow *flow)
 {
 	struct event_close *close = emit_reserve(sizeof(*close), EVENT_CLOSE);
 
 	if (!close)
 		return;
-	emit_header(&close->event, skb, packet, hook, EVENT_CLOSE, bpf_ktime_get_ns());
-	close->incarnation = incarnation;
+	emit_header(&close->event, skb, packet, hook, EVENT_CLOSE, flow->last_ns);
+	close->incarnation = flow->incarnation;
 	close->state = state;
 	close->pad[0] = close->pad[1] = close->pad[2] = 0;
 	emit_submit(close);

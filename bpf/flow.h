@@ -184,8 +184,11 @@ static __always_inline void flow_follow(struct __sk_buff *skb, struct flow *flow
 		if (packet->later_fragment)
 			return;
 		ended = flow_track_tcp(flow, packet);
-		if (ended)
-			emit_close(skb, packet, hook, ended, flow->incarnation);
+		if (ended) {
+			/* Short connections live within a tick: their end is worth the exact time. */
+			flow->last_ns = bpf_ktime_get_ns();
+			emit_close(skb, packet, hook, ended, flow);
+		}
 		return;
 	}
 	if (flow->state == FLOW_NEW && packet->source != flow->initiator)
@@ -201,6 +204,7 @@ static __always_inline void flow_count(struct __sk_buff *skb, struct flow *flow,
 {
 	__u32 source = packet->source & 1;
 	struct flow_point *point;
+	__u64 now_ns;
 	int index;
 
 	index = flow_point_find(flow, source, flow_point_owner(skb, hook));
@@ -213,7 +217,9 @@ static __always_inline void flow_count(struct __sk_buff *skb, struct flow *flow,
 	point = &flow->direction[source].point[index & 1];
 	__sync_fetch_and_add(&point->packets, 1);
 	__sync_fetch_and_add(&point->bytes, packet->length_bytes);
-	flow->last_ns = clock_coarse_ns();
+	now_ns = clock_coarse_ns();
+	if (flow->last_ns < now_ns)
+		flow->last_ns = now_ns;
 	if (index == 0)
 		flow_follow(skb, flow, packet, hook);
 }

@@ -32,9 +32,6 @@ pub enum LoadError {
     /// The kernel wants more privilege.
     #[error("the kernel refuses BPF programs to this user ({0})")]
     NotPermitted(#[source] io::Error),
-    /// The kernel has no description of its own types.
-    #[error("this kernel has no type information (/sys/kernel/btf/vmlinux)")]
-    NoTypeInformation,
     /// Not enough memory for the maps.
     #[error("no memory for the kernel's tables ({0})")]
     NoMemory(#[source] io::Error),
@@ -99,8 +96,7 @@ impl Datapath {
     /// Loads programs and maps.
     ///
     /// # Errors
-    /// Missing privilege, missing type information, no memory, or a kernel that
-    /// refuses the programs.
+    /// Missing privilege, no memory, or a kernel that refuses the programs.
     pub fn load(options: &Options) -> Result<Self, LoadError> {
         let previous = libbpf_rs::set_print(Some((PrintLevel::Info, remember)));
         if let Ok(mut log) = LOG.lock() {
@@ -202,9 +198,6 @@ fn remember(_level: PrintLevel, message: String) {
 
 fn explain(error: libbpf_rs::Error) -> LoadError {
     use libbpf_rs::ErrorKind;
-    if !std::path::Path::new("/sys/kernel/btf/vmlinux").exists() {
-        return LoadError::NoTypeInformation;
-    }
     match error.kind() {
         ErrorKind::PermissionDenied => {
             LoadError::NotPermitted(io::Error::from(io::ErrorKind::PermissionDenied))

@@ -67,10 +67,6 @@ impl Error {
             Self::Load(LoadError::NotPermitted(_)) => {
                 "run it as root (sudo weir ...), or give it CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
             }
-            Self::Load(LoadError::NoTypeInformation) => {
-                "boot a kernel built with CONFIG_DEBUG_INFO_BTF (Debian's and Ubuntu's are), \
-                 or make /sys/kernel/btf visible here"
-            }
             Self::Load(LoadError::NoMemory(_)) => {
                 "ask for a smaller table (--max-flows 16384), or raise the memory or memlock limit (ulimit -l)"
             }
@@ -92,9 +88,7 @@ impl Error {
         ExitCode::from(match self {
             Self::Usage(_) | Self::Filter(_) | Self::UnknownName(_) => 2,
             Self::Load(LoadError::NotPermitted(_)) | Self::Attach(AttachError::NotPermitted { .. }) => 3,
-            Self::OldKernel { .. } | Self::Load(LoadError::NoTypeInformation | LoadError::Refused { .. }) => {
-                4
-            }
+            Self::OldKernel { .. } | Self::Load(LoadError::Refused { .. }) => 4,
             _ => 1,
         })
     }
