@@ -86,6 +86,10 @@ impl Owners {
         let Some(nsid) = self.veths.remove(&ifindex).and_then(|veth| veth.nsid) else { return };
         if let Some(netns) = self.namespaces.get_mut(&nsid) {
             netns.veths.remove(&ifindex);
+            if netns.veths.is_empty() {
+                // Others may keep it, but nothing comes from there any more.
+                netns.addresses.clear();
+            }
         }
     }
 

@@ -139,3 +139,18 @@ fn after_doubt_owners_stay_until_they_are_found_again() {
     owners.put_found(1, by_id(OTHER));
     assert_eq!(told(&mut owners), ["7 is aaaabbbbcccc", "8 is aaaabbbbcccc"]);
 }
+
+#[test]
+fn a_container_that_moved_has_no_addresses_of_its_old_namespace() {
+    let mut owners = Owners::default();
+    owners.put_veth(7, "veth7", Some(1));
+    owners.put_container(named(ID, "web"), Some(1), vec![]);
+    owners.put_addresses(1, vec![ip(2)]);
+    assert_eq!(told(&mut owners), ["7 is web", "web has [10.0.0.2]"]);
+    // Restarted, while another container keeps the old namespace.
+    owners.remove_veth(7);
+    owners.put_veth(9, "veth9", Some(2));
+    owners.put_container(named(ID, "web"), Some(2), vec![]);
+    owners.put_addresses(2, vec![ip(3)]);
+    assert_eq!(told(&mut owners).last().unwrap(), "web has [10.0.0.3]");
+}
