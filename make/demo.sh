@@ -31,7 +31,8 @@ web='httpd -p 80 -h "$WWW"
 while :; do echo "select * from orders" | nc -w 2 "$DB" 3306 >/dev/null; sleep 2; done'
 visitor='while :; do
 	for page in small medium large; do wget -q -O /dev/null "http://$WEB/$page"; sleep 1; done
-	wget -q -T 2 -O /dev/null "http://$WEB:8080/" 2>/dev/null
+	nc -w 2 "$WEB" 8080 </dev/null
+	sleep 1
 	ping -q -c 2 "$WEB" >/dev/null
 done'
 }
@@ -212,6 +213,7 @@ done
 arguments=(observe)
 if [ "${WEIR_DEMO_WITHOUT_ENGINE-}" = 1 ]; then
 	make_namespaces
+	arguments+=(--engine none)
 elif [ -S $socket ] && docker_ version >/dev/null 2>&1; then
 	make_containers
 	# Others may live here too.
@@ -222,6 +224,7 @@ elif command -v dockerd >/dev/null && command -v containerd >/dev/null && comman
 	arguments+=(--engine "$socket")
 else
 	make_namespaces
+	arguments+=(--engine none)
 fi
 
 if [ -n "$host" ]; then
