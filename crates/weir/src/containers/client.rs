@@ -59,15 +59,17 @@ impl EngineError {
     pub(crate) fn remedy(&self) -> &'static str {
         match self {
             Self::NotFound(_) => {
-                "If there is an engine, start it, or put the path of its socket into DOCKER_HOST."
+                "If there is an engine, start it, or name its socket with --engine or DOCKER_HOST."
             }
             Self::Denied(_) => "Run weir as root, or as a member of the group that owns the socket.",
-            Self::Refused(_) => "Start the engine.",
+            Self::Refused(_) => {
+                "Start the engine, or name another one's socket with --engine or DOCKER_HOST."
+            }
             Self::Silent(_) | Self::Reported(..) | Self::Ended(_) => "Look into the engine's log.",
-            Self::Unreachable(..) => "Check DOCKER_HOST.",
-            Self::Unsupported(_) => "Put unix://PATH or tcp://HOST:PORT into DOCKER_HOST.",
+            Self::Unreachable(..) => "Check the address given with --engine or DOCKER_HOST.",
+            Self::Unsupported(_) => "Name unix://PATH or tcp://HOST:PORT with --engine or DOCKER_HOST.",
             Self::Unreadable(..) => {
-                "Check that DOCKER_HOST names an engine with Docker's API, 1.41 or newer."
+                "Check that --engine or DOCKER_HOST names an engine with Docker's API, 1.41 or newer."
             }
             Self::Runtime(_) => "Check the limits of open files and of memory.",
         }
