@@ -8,8 +8,8 @@
  * pointer. Addresses are 16 bytes in network order, IPv4 mapped (::ffff:a.b.c.d).
  * Ports are in host order. Times are CLOCK_MONOTONIC nanoseconds.
  *
- * A change here needs: ABI_VERSION, docs/architecture.md, and the golden bytes
- * in crates/kernel/tests/abi.rs.
+ * A change here needs: ABI_VERSION, docs/architecture.md, and testdata/abi.txt,
+ * which crates/kernel/tests/abi.rs holds it against.
  */
 #ifndef WEIR_ABI_H
 #define WEIR_ABI_H
@@ -97,7 +97,7 @@ struct flow {
 	struct bpf_spin_lock lock; /* held to claim a flow_point or to start a new incarnation */
 	__u32 incarnation;	   /* goes up when a closed connection's addresses and ports are used again */
 	__u64 first_ns;
-	__u64 last_ns; /* resolution: one scheduler tick, where the kernel has coarse time */
+	__u64 last_ns; /* resolution: one scheduler tick; may lie that much before first_ns */
 	__u64 syn_ns;  /* 0: no SYN seen, or it was sent twice (no round trip can be told) */
 	__u32 rtt_us;  /* TCP handshake, SYN to its last ACK; 0: not known */
 	__u32 resets;

@@ -1,0 +1,58 @@
+//! What the verifier has to do for the programs, held against `testdata/budget.toml`.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use libbpf_rs::libbpf_sys;
+use weir_kernel::{Datapath, Options, ProgramName};
+use weir_testkit::require_root;
+
+const BUDGET: &str = include_str!("../../../testdata/budget.toml");
+
+/// The number of `program` in a section of the budget.
+fn budget(section: &str, program: &str) -> u32 {
+    let line = BUDGET
+        .lines()
+        .skip_while(|line| *line != format!("[{section}]"))
+        .skip(1)
+        .take_while(|line| !line.starts_with('['))
+        .find_map(|line| line.strip_prefix(program)?.trim_start().strip_prefix('='))
+        .unwrap_or_else(|| panic!("no {program} in [{section}]"));
+    line.trim().replace('_', "").parse().unwrap()
+}
+
+fn info(program: BorrowedFd<'_>) -> libbpf_sys::bpf_prog_info {
+    let mut info = libbpf_sys::bpf_prog_info::default();
+    let mut length = size_of_val(&info) as u32;
+    // SAFETY: `info` is plain numbers, as long as is said, and outlives the call.
+    let status = unsafe {
+        libbpf_sys::bpf_obj_get_info_by_fd(program.as_raw_fd(), (&raw mut info).cast(), &raw mut length)
+    };
+    assert_eq!(status, 0);
+    info
+}
+
+#[test]
+fn root_programs_stay_within_their_budget() {
+    require_root!();
+    let datapath = Datapath::load(&Options { max_flows: 64, packet_events: false }).unwrap();
+    for name in ProgramName::ALL {
+        let info = info(datapath.program(name));
+        let name = name.to_string();
+        // One instruction is 8 bytes. What the verifier walked is told from Linux 5.16 on.
+        let measured =
+            [("verified_instructions", info.verified_insns), ("instructions", info.xlated_prog_len / 8)];
+        for (section, value) in measured {
+            let allowed = budget(section, &name);
+            println!("{name}: {value} {section} of {allowed}");
+            assert!(value <= allowed, "{name}: {value} {section}, testdata/budget.toml allows {allowed}");
+        }
+    }
+}
+
+/// What `--packets` adds is not in the budget, but it must load.
+#[test]
+fn root_programs_load_with_every_switch_on() {
+    require_root!();
+    Datapath::load(&Options { max_flows: 64, packet_events: true }).unwrap();
+}

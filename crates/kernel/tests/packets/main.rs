@@ -1,0 +1,16 @@
+//! Packets through the real programs (BPF_PROG_TEST_RUN): what each does to the
+//! flow table, the tallies and the ring. Whatever comes in, the verdict lets the
+//! next program run, the bytes stay as they were, and the packet is in exactly
+//! one place: see [`lab::Lab::run`].
+#![allow(clippy::unwrap_used)]
+
+mod dns;
+mod expect;
+mod fragments;
+mod full;
+mod headers;
+mod icmp;
+mod lab;
+mod points;
+mod rows;
+mod truncated;
