@@ -317,7 +317,7 @@ impl Table {
         report: &mut impl FnMut(Report<'_>),
     ) {
         let mut row = Row::new(first_ns, incarnation, base);
-        row.report(key, entry, (FlowEvent::Open, state_of(entry.state), first_ns), report);
+        row.report(key, entry, (FlowEvent::Open, opening_state(entry), first_ns), report);
         if self.rows.insert(key, row).is_none() {
             self.totals.flows += 1;
         }
@@ -419,6 +419,13 @@ impl Row {
 
 fn counted_packets(entry: &FlowEntry) -> u64 {
     entry.directions.iter().map(|direction| direction.points[0].counters.packets).sum()
+}
+
+/// What an opening shows. A short connection may have ended by the time its
+/// entry is read; that is for its last report to say.
+fn opening_state(entry: &FlowEntry) -> State {
+    let answered = entry.rtt_us.is_some() || entry.midstream || entry.state == FlowState::Established;
+    if answered { State::Established } else { State::New }
 }
 
 fn state_of(state: FlowState) -> State {

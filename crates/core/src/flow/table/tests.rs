@@ -111,6 +111,21 @@ fn a_connection_opens_and_closes() {
 }
 
 #[test]
+fn an_opening_does_not_tell_the_end() {
+    for (state, rtt_us, shown) in [
+        (FlowState::New, None, State::New),
+        (FlowState::Reset, None, State::New),
+        (FlowState::Established, Some(9), State::Established),
+        (FlowState::Closed, Some(9), State::Established),
+    ] {
+        let (mut table, mut kernel) = (Table::default(), Kernel::default());
+        kernel.0.insert(key(1), FlowEntry { rtt_us, ..entry(1000, state, 1) });
+        let opened = reports(|r| table.opened(&open(key(1), 1000, 0), &mut kernel, &mut { r }).unwrap());
+        assert_eq!(opened, [(FlowEvent::Open, shown, 1)], "{state:?}");
+    }
+}
+
+#[test]
 fn a_connection_that_still_speaks_is_waited_for() {
     let (mut table, mut kernel) = (Table::default(), Kernel::default());
     kernel.0.insert(key(1), entry(1000, FlowState::Closed, 1));
@@ -162,7 +177,7 @@ fn a_flow_whose_events_were_lost_is_found_and_ended() {
     let too_early = SECOND_NS + SECOND_NS / 2;
     assert!(reports(|r| table.sweep(too_early, 100, false, &mut kernel, &mut { r }).unwrap()).is_empty());
     let swept = reports(|r| table.sweep(3 * SECOND_NS, 100, false, &mut kernel, &mut { r }).unwrap());
-    assert_eq!(swept, [(FlowEvent::Open, State::Reset, 3), (FlowEvent::Close, State::Reset, 3)]);
+    assert_eq!(swept, [(FlowEvent::Open, State::New, 3), (FlowEvent::Close, State::Reset, 3)]);
     // Its event comes after all: nothing is reported twice.
     assert!(
         reports(|r| table.opened(&open(key(1), SECOND_NS, 0), &mut kernel, &mut { r }).unwrap()).is_empty()
