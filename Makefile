@@ -34,10 +34,10 @@ test-kernels: ## Boot older kernels in QEMU and run a part of the tests there
 	@tests/kernels/run.sh
 
 .PHONY: bench
-bench: ## Measure what weir costs, side by side with nothing and with tcpdump
+bench: ## Measure what weir costs, side by side with nothing and with tcpdump. ARGS: try ARGS=--help
 	@make/packages.sh build bench
-	$(CARGO) build --locked --release -p weir
-	$(SUDO) bench/run.sh $(ARGS)
+	$(CARGO) build --locked --release -p weir -p weir-bench
+	$(SUDO) target/release/weir-bench $(ARGS)
 
 .PHONY: lint
 lint: ## Formats, warnings, and what may be committed

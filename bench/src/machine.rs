@@ -1,0 +1,93 @@
+//! Where and with what it was measured.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::process::Command;
+
+use jiff::Timestamp;
+
+/// What the numbers depend on: (what, which).
+#[derive(Debug)]
+pub(crate) struct Machine(Vec<(&'static str, String)>);
+
+impl Machine {
+    /// This one, now.
+    pub(crate) fn here() -> Self {
+        let cpus = read("/proc/cpuinfo");
+        let cpu = field(&cpus, "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned());
+        let cores = cpus.lines().filter(|line| line.starts_with("processor")).count();
+        let memory_kib = field(&read("/proc/meminfo"), "MemTotal")
+            .and_then(|text| text.split_whitespace().next().and_then(|number| number.parse::<u64>().ok()))
+            .unwrap_or(0);
+        let virtual_machine = if cpus.contains(" hypervisor") { ", virtual" } else { "" };
+        Self(vec![
+            ("machine", format!("{cores} cores of {cpu}, {} GiB{virtual_machine}", memory_kib >> 20)),
+            ("kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
+            ("date", Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string()),
+            ("commit", commit()),
+            ("compared with", first_line("tcpdump", &["--version"])),
+            (
+                "loads",
+                [("iperf3", "--version"), ("wrk", "-v"), ("nginx", "-v")]
+                    .map(|(program, flag)| first_line(program, &[flag]))
+                    .join(", "),
+            ),
+        ])
+    }
+
+    pub(crate) fn text(&self) -> String {
+        self.0.iter().fold(String::new(), |mut text, (what, which)| {
+            let _ = writeln!(text, "{what:<14} {which}");
+            text
+        })
+    }
+
+    pub(crate) fn markdown(&self) -> String {
+        self.0.iter().fold("| | |\n| --- | --- |\n".to_owned(), |mut text, (what, which)| {
+            let _ = writeln!(text, "| {what} | {which} |");
+            text
+        })
+    }
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+fn field(text: &str, name: &str) -> Option<String> {
+    text.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        (key.trim() == name).then(|| value.trim().to_owned())
+    })
+}
+
+/// With sudo, git would call somebody else's folder unsafe.
+fn commit() -> String {
+    let git = |args: &[&str]| {
+        let output = Command::new("git").args(["-c", "safe.directory=*"]).args(args).output();
+        output
+            .ok()
+            .filter(|it| it.status.success())
+            .map(|it| String::from_utf8_lossy(&it.stdout).trim().to_owned())
+    };
+    match git(&["rev-parse", "--short=10", "HEAD"]) {
+        Some(commit)
+            if git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|it| it.is_empty()) =>
+        {
+            commit
+        }
+        Some(commit) => format!("{commit} and changes"),
+        None => "not known".to_owned(),
+    }
+}
+
+/// Programs print their version on either output.
+fn first_line(program: &str, args: &[&str]) -> String {
+    let Ok(output) = Command::new(program).args(args).output() else { return format!("{program}: not here") };
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().next().unwrap_or(program);
+    // "wrk debian/4.1.0-3+b2 [epoll] Copyright", "nginx version: nginx/1.22.1"
+    let line = line.split(['[', '(']).next().unwrap_or(line).trim();
+    line.strip_prefix("nginx version: ").unwrap_or(line).to_owned()
+}

@@ -1,0 +1,147 @@
+//! Measures what weir costs, side by side with nothing and with tcpdump, and
+//! prints everything that docs/benchmarks.md says. All traffic stays in network
+//! namespaces of its own; every load is bounded in time and count.
+
+mod attach;
+mod burst;
+mod end_to_end;
+mod flood;
+mod link;
+mod machine;
+mod memory;
+mod observer;
+mod packet_cost;
+mod process;
+mod report;
+mod statistics;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, ValueEnum};
+use machine::Machine;
+use report::Table;
+
+/// Measures what weir costs.
+#[derive(Debug, Parser)]
+#[command(name = "weir-bench", max_term_width = 100)]
+struct Cli {
+    /// The program to measure: a release build.
+    #[arg(long, value_name = "FILE", default_value = "target/release/weir")]
+    weir: PathBuf,
+    /// Measure these sections only.
+    #[arg(long, value_enum, value_name = "SECTION")]
+    only: Vec<Section>,
+    /// Rounds of the end-to-end loads.
+    #[arg(long, value_name = "N", default_value_t = 11, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Seconds of each load in each round.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+    /// Everything once and briefly: whether it works, not how fast it is.
+    #[arg(long)]
+    quick: bool,
+    /// Also write the tables into this page, in the place of those it has.
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Section {
+    /// One packet in the kernel, with BPF_PROG_TEST_RUN.
+    Packet,
+    /// Throughput and rates between two containers.
+    EndToEnd,
+    /// Resident memory, and CPU when nothing flows.
+    Memory,
+    /// Openings in a burst.
+    Burst,
+    /// Time until attached.
+    Attach,
+}
+
+/// How much of everything.
+#[derive(Debug)]
+struct Plan {
+    weir: PathBuf,
+    rounds: usize,
+    seconds: u32,
+    cost_rounds: usize,
+    idle_seconds: u64,
+    burst_flows: u32,
+    burst_rounds: usize,
+    veths: u32,
+    new_veths: u32,
+    attach_rounds: usize,
+}
+
+impl Plan {
+    fn new(cli: &Cli) -> Result<Self> {
+        let weir = cli.weir.canonicalize().with_context(|| {
+            format!("there is no {}: build it with  cargo build --release -p weir", cli.weir.display())
+        })?;
+        let (rounds, seconds) = (usize::from(cli.rounds), cli.seconds);
+        let full = Self {
+            weir,
+            rounds,
+            seconds,
+            cost_rounds: 41,
+            idle_seconds: 10,
+            burst_flows: 200_000,
+            burst_rounds: 3,
+            veths: 1000,
+            new_veths: 21,
+            attach_rounds: 3,
+        };
+        Ok(if cli.quick {
+            Self {
+                rounds: 1,
+                seconds: 1,
+                cost_rounds: 3,
+                idle_seconds: 1,
+                burst_rounds: 1,
+                veths: 50,
+                new_veths: 3,
+                attach_rounds: 1,
+                ..full
+            }
+        } else {
+            full
+        })
+    }
+}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    if !weir_testkit::has_root("weir-bench") {
+        bail!("network namespaces and BPF programs need root: try  make bench, which asks for it");
+    }
+    let plan = Plan::new(&cli)?;
+    let machine = Machine::here();
+    say(&machine.text())?;
+    type Measure = fn(&Plan) -> Result<Table>;
+    let sections: [(Section, Measure); 5] = [
+        (Section::Packet, packet_cost::measure),
+        (Section::EndToEnd, end_to_end::measure),
+        (Section::Memory, memory::measure),
+        (Section::Burst, burst::measure),
+        (Section::Attach, attach::measure),
+    ];
+    let mut tables = Vec::new();
+    for (section, measure) in sections {
+        if cli.only.is_empty() || cli.only.contains(&section) {
+            let table = measure(&plan)?;
+            say(&table.text())?;
+            tables.push(table);
+        }
+    }
+    cli.markdown.map_or(Ok(()), |page| report::write_page(&page, &machine, &tables))
+}
+
+/// To standard output, at once: a whole run takes a quarter of an hour.
+fn say(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot print")
+}
