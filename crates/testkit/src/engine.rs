@@ -269,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_an_engine_comes_and_goes() {
+    fn root_a_docker_engine_comes_and_goes() {
         crate::require_root!();
         let mut engine = Engine::start();
         let folder = engine.folder.clone();
