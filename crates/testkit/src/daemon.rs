@@ -86,19 +86,15 @@ impl Daemon {
         };
         let deadline = Instant::now() + limit;
         let mut seen = 0;
-        let mut state = lines.state.lock().unwrap();
         loop {
-            if let Some(line) = state.lines[seen..].iter().find(|line| wanted(line)) {
-                return line.clone();
+            let (new, ended) = lines.after(seen, deadline);
+            seen += new.len();
+            if let Some(line) = new.into_iter().find(|line| wanted(line)) {
+                return line;
             }
-            seen = state.lines.len();
-            let left = deadline.saturating_duration_since(Instant::now());
-            if state.ended || left.is_zero() {
-                let why = if state.ended { "its output ended" } else { "time is up" };
-                drop(state);
-                panic!("{}: the expected line did not come on {stream:?}: {why} ({limit:?})", self.name);
-            }
-            state = lines.changed.wait_timeout(state, left).unwrap().0;
+            assert!(!ended, "{}: the expected line did not come on {stream:?}: its output ended", self.name);
+            let late = Instant::now() >= deadline;
+            assert!(!late, "{}: the expected line did not come on {stream:?} in {limit:?}", self.name);
         }
     }
 
@@ -171,6 +167,19 @@ impl Lines {
     fn end(&self) {
         self.state.lock().unwrap().ended = true;
         self.changed.notify_all();
+    }
+
+    /// The lines after the first `seen`, and whether there will be no others.
+    /// Waits for one until `deadline`.
+    fn after(&self, seen: usize, deadline: Instant) -> (Vec<String>, bool) {
+        let mut state = self.state.lock().unwrap();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if state.lines.len() > seen || state.ended || left.is_zero() {
+                return (state.lines[seen..].to_vec(), state.ended);
+            }
+            state = self.changed.wait_timeout(state, left).unwrap().0;
+        }
     }
 
     fn has_ended(&self) -> bool {

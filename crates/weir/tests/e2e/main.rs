@@ -1,0 +1,16 @@
+//! The binary, end to end: `weir observe` on a "host" that is a network
+//! namespace with containers on a bridge, with real clients and servers.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod beside;
+mod devices;
+mod docker;
+mod ends;
+mod errors;
+mod filters;
+mod names;
+mod output;
+mod protocols;
+mod sums;
+mod weir;
