@@ -29,7 +29,7 @@ fn dns(lab: &mut Lab) -> Vec<DnsSeen> {
 #[test]
 fn root_answers_are_captured_exactly() {
     require_root!();
-    Lab::open_plain(|lab| {
+    Lab::plain(|lab| {
         for (a, b) in [(A, B), (A6, B6)] {
             for length in [1, 12, 100, 511, 512, 513, CAPTURE_BYTES - 1, CAPTURE_BYTES] {
                 let frame = Frame::between(b, a).udp(53, 5000).payload(&message(length)).build();
@@ -41,14 +41,14 @@ fn root_answers_are_captured_exactly() {
                 assert_eq!(seen[0].seen.key, key(17, (b, 53), (a, 5000)).0);
             }
         }
-        assert_eq!(lab.losses().dns_truncated, 0);
+        assert_eq!(lab.lost("dns_truncated"), 0);
     });
 }
 
 #[test]
 fn root_padding_is_not_captured() {
     require_root!();
-    Lab::open_plain(|lab| {
+    Lab::plain(|lab| {
         let mut frame = Frame::between(B, A).udp(53, 5000).payload(&message(12)).build();
         frame.resize(60, 0xee);
         lab.run(BACK_FIRST, &frame);
@@ -59,20 +59,20 @@ fn root_padding_is_not_captured() {
 #[test]
 fn root_a_long_answer_is_cut_and_counted() {
     require_root!();
-    Lab::open_plain(|lab| {
+    Lab::plain(|lab| {
         let frame = Frame::between(B, A).udp(53, 5000).payload(&message(CAPTURE_BYTES + 1)).build();
         lab.run(BACK_FIRST, &frame);
         let seen = dns(lab);
         assert_eq!(seen[0].payload, message(CAPTURE_BYTES));
         assert_eq!(seen[0].payload_bytes as usize, CAPTURE_BYTES + 1);
-        assert_eq!(lab.losses().dns_truncated, 1);
+        assert_eq!(lab.lost("dns_truncated"), 1);
     });
 }
 
 #[test]
 fn root_only_answers_and_only_once() {
     require_root!();
-    Lab::open_plain(|lab| {
+    Lab::plain(|lab| {
         // A query, the answer's second hook, TCP from port 53, and a later fragment.
         lab.run(FIRST, &Frame::between(A, B).udp(5000, 53).payload(&message(30)).build());
         let answer = Frame::between(B, A).udp(53, 5000).payload(&message(64)).build();
@@ -91,7 +91,7 @@ fn root_only_answers_and_only_once() {
 #[test]
 fn root_an_empty_answer_is_empty() {
     require_root!();
-    Lab::open_plain(|lab| {
+    Lab::plain(|lab| {
         lab.run(BACK_FIRST, &Frame::between(B, A).udp(53, 5000).build());
         let seen = dns(lab);
         assert_eq!((seen[0].payload_bytes, seen[0].payload.len()), (0, 0));

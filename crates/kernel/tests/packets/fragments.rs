@@ -3,12 +3,11 @@
 use weir_core::event::Event;
 use weir_core::flow::{Counters, FlowKey};
 use weir_core::loss::TallyReason;
-use weir_kernel::Options;
 use weir_testkit::packet::{Frame, protocol};
 use weir_testkit::require_root;
 
 use crate::expect::{A, A6, B, B6, icmp_key, key};
-use crate::lab::{FIRST, Lab, MAX_FLOWS, SECOND};
+use crate::lab::{FIRST, Lab, SECOND};
 
 struct Row {
     what: &'static str,
@@ -102,7 +101,7 @@ fn rows() -> Vec<Row> {
 #[test]
 fn root_fragments_belong_to_the_flow_of_the_first() {
     require_root!();
-    Lab::open_plain(|lab| {
+    Lab::plain(|lab| {
         for row in rows() {
             let before = lab.tally(FIRST, TallyReason::FragmentUnjoined);
             for frame in &row.frames {
@@ -131,7 +130,7 @@ fn root_fragments_are_joined_at_both_hooks() {
     let udp = Frame::between(A, B).udp(5000, 6000);
     let (key, side) = key(17, (A, 5000), (B, 6000));
     let frames = [piece(&udp, 1, 0, true), piece(&udp, 1, 72, false)].map(|frame| frame.build());
-    Lab::open_plain(|lab| {
+    Lab::plain(|lab| {
         for frame in &frames {
             lab.run(FIRST, frame);
             lab.run(SECOND, frame);
@@ -149,7 +148,7 @@ fn root_a_later_fragment_says_nothing_about_tcp() {
     require_root!();
     let tcp = Frame::between(A, B).tcp(40000, 80, "A");
     let (key, side) = key(6, (A, 40000), (B, 80));
-    Lab::open(&Options { max_flows: MAX_FLOWS, packet_events: true }, |lab| {
+    Lab::with_packet_events(|lab| {
         lab.run(FIRST, &piece(&tcp, 1, 0, true).build());
         let first = lab.flow(&key);
         // Its bytes would be a RST with a closed window.
@@ -178,7 +177,7 @@ fn root_a_tiny_first_fragment_is_refused() {
     let frame = |offset, more| {
         Frame::between(A, B).raw(protocol::TCP).payload(&[0x50; 16]).fragment(1, offset, more).build()
     };
-    Lab::open_plain(|lab| {
+    Lab::plain(|lab| {
         lab.run(FIRST, &frame(0, true));
         lab.run(FIRST, &frame(16, false));
         assert_eq!(lab.tally(FIRST, TallyReason::Truncated).packets, 1);

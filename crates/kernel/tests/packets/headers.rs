@@ -3,12 +3,11 @@
 use weir_core::event::Event;
 use weir_core::flow::{Counters, FlowState};
 use weir_core::loss::TallyReason;
-use weir_kernel::Options;
 use weir_testkit::packet::{Frame, protocol};
 use weir_testkit::require_root;
 
 use crate::expect::{B, B6, without_link};
-use crate::lab::{At, BACK_SECOND, FIRST, Lab, MAX_FLOWS};
+use crate::lab::{At, BACK_SECOND, FIRST, Lab};
 use crate::rows::{Outcome, Row, flow, rows, tally, tcp, udp};
 
 /// Asserts what one frame left behind, and cleans up after it.
@@ -58,7 +57,7 @@ fn check(lab: &mut Lab, at: At, row: &Row, run: impl FnOnce(&Lab)) {
 #[test]
 fn root_every_header_is_understood_or_refused() {
     require_root!();
-    Lab::open(&Options { max_flows: MAX_FLOWS, packet_events: true }, |lab| {
+    Lab::with_packet_events(|lab| {
         for row in rows() {
             for at in [FIRST, BACK_SECOND] {
                 check(lab, at, &row, |lab| lab.run(at, &row.frame));
@@ -91,7 +90,7 @@ fn root_devices_without_a_link_layer() {
         Frame::between(v4, B).udp(1, 2).payload(&[7; 30]).build()[14..60].to_vec(),
         TallyReason::Truncated,
     ));
-    Lab::open(&Options { max_flows: MAX_FLOWS, packet_events: true }, |lab| {
+    Lab::with_packet_events(|lab| {
         for row in &rows {
             for at in [FIRST, BACK_SECOND] {
                 check(lab, at, row, |lab| lab.run_ip(at, &row.frame));

@@ -67,7 +67,7 @@ fn rows() -> Vec<Row> {
 #[test]
 fn root_errors_are_told_to_the_flow_that_they_quote() {
     require_root!();
-    Lab::open_plain(|lab| {
+    Lab::plain(|lab| {
         for row in rows() {
             lab.run(FIRST, &row.sent.build());
             let ends = if row.what.starts_with("IPv6") { (B6, A6) } else { (B, A) };
@@ -92,7 +92,7 @@ fn root_errors_are_told_to_the_flow_that_they_quote() {
 fn root_errors_open_no_flow_but_their_own() {
     require_root!();
     let lost = Frame::between(A, B).udp(5000, 6000);
-    Lab::open_plain(|lab| {
+    Lab::plain(|lab| {
         lab.run(BACK_FIRST, &Frame::between("192.0.2.1", A).icmp_error(11, 0, &lost, ALL).build());
         let flows: Vec<(FlowKey, FlowEntry)> = lab.flows();
         assert_eq!(flows.len(), 1);
@@ -108,7 +108,7 @@ fn root_a_quoted_fragment_is_found_but_not_remembered() {
     let later = Frame::between(A, B).udp(5000, 6000).payload(&[7; 64]).fragment(5, 72, false);
     let key = key(17, (A, 5000), (B, 6000)).0;
     let error = |quoted: &Frame| Frame::between(B, A).icmp_error(3, 3, quoted, ALL).build();
-    Lab::open_plain(|lab| {
+    Lab::plain(|lab| {
         lab.run(BACK_FIRST, &error(&first));
         lab.run(FIRST, &later.build());
         assert_eq!(lab.flows().len(), 1, "the later piece was not joined");

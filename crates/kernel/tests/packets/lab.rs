@@ -1,14 +1,16 @@
 //! Where frames meet the programs.
 
-use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::sync::{Arc, Mutex};
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::process::Command;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
 
 use weir_core::event::{Event, Hook, HookId};
 use weir_core::flow::{Counters, FlowEntry, FlowKey, Side};
-use weir_core::loss::{EventLosses, TallyReason};
+use weir_core::loss::{EventLosses, Tallies, TallyReason};
 use weir_kernel::{Datapath, FlowTable, Options, ProgramName};
-use weir_testkit::Namespace;
 
 /// One hook of one of the lab's devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,35 +28,84 @@ pub(crate) const THIRD: At = At { device: 2, hook: Hook::Egress };
 pub(crate) const BACK_FIRST: At = At { device: 1, hook: Hook::Ingress };
 pub(crate) const BACK_SECOND: At = At { device: 0, hook: Hook::Egress };
 
-/// Loaded programs, and a network namespace with devices to name.
+/// Small, because looking at the whole table looks at every bucket.
+const MAX_FLOWS: u32 = 64;
+
+/// Loaded programs, and a network namespace with devices to name. Loading takes
+/// half a second here and far more on an emulated machine, so that tests share
+/// labs, one after the other; each finds an empty table and counters of zero.
 pub(crate) struct Lab {
     datapath: Datapath,
     table: FlowTable,
+    /// Goes with the last descriptor of it.
+    namespace: File,
     devices: Vec<u32>,
+    /// What stood there when the running test began.
+    tallied: Tallies,
+    lost: EventLosses,
 }
 
-/// Packets and bytes in no flow, by hook and reason.
-pub(crate) type Tallies = BTreeMap<(HookId, TallyReason), Counters>;
-
-/// Small, because looking at the whole table looks at every bucket.
-pub(crate) const MAX_FLOWS: u32 = 64;
-
 impl Lab {
-    /// Runs `test` in a lab of its own.
-    pub(crate) fn open(options: &Options, test: impl FnOnce(&mut Self) + Send) {
-        let namespace = Namespace::new("packets");
-        namespace.ip_batch("link add one type veth peer name two\nlink add three type veth peer name four\n");
-        namespace.enter(|| {
-            let datapath = Datapath::load(options).unwrap();
-            let table = datapath.flow_table().unwrap();
-            let devices = ["one", "two", "three"].map(index).to_vec();
-            test(&mut Self { datapath, table, devices });
+    /// Runs `test` without events for each packet.
+    pub(crate) fn plain(test: impl FnOnce(&mut Self) + Send) {
+        static LAB: OnceLock<Mutex<Lab>> = OnceLock::new();
+        Self::shared(&LAB, &Options { max_flows: MAX_FLOWS, packet_events: false }, test);
+    }
+
+    /// Runs `test` with an event for each packet.
+    pub(crate) fn with_packet_events(test: impl FnOnce(&mut Self) + Send) {
+        static LAB: OnceLock<Mutex<Lab>> = OnceLock::new();
+        Self::shared(&LAB, &Options { max_flows: MAX_FLOWS, packet_events: true }, test);
+    }
+
+    /// Runs `test` with a table of this size.
+    pub(crate) fn with_table_of(max_flows: u32, test: impl FnOnce(&mut Self) + Send) {
+        Self::shared(&OnceLock::new(), &Options { max_flows, packet_events: true }, test);
+    }
+
+    fn shared(lab: &OnceLock<Mutex<Self>>, options: &Options, test: impl FnOnce(&mut Self) + Send) {
+        let lab = lab.get_or_init(|| Mutex::new(Self::set_up(options)));
+        thread::scope(|scope| {
+            // The namespace is the thread's, so that it ends with the test.
+            let run = scope.spawn(|| {
+                // A test that failed has poisoned it, and left nothing that the next does not clear.
+                let mut lab = lab.lock().unwrap_or_else(PoisonError::into_inner);
+                // SAFETY: the descriptor is open; only this thread moves.
+                assert_eq!(unsafe { libc::setns(lab.namespace.as_raw_fd(), libc::CLONE_NEWNET) }, 0);
+                lab.begin();
+                test(&mut lab);
+            });
+            if let Err(panic) = run.join() {
+                std::panic::resume_unwind(panic);
+            }
         });
     }
 
-    /// With room for [`MAX_FLOWS`], and no event for each packet.
-    pub(crate) fn open_plain(test: impl FnOnce(&mut Self) + Send) {
-        Self::open(&Options { max_flows: MAX_FLOWS, packet_events: false }, test);
+    fn set_up(options: &Options) -> Self {
+        let devices = thread::spawn(|| {
+            // SAFETY: takes no pointers, and moves this thread only.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "a network namespace of its own");
+            for (one, other) in [("one", "two"), ("three", "four")] {
+                let made = Command::new("ip")
+                    .args(["link", "add", one, "type", "veth", "peer", "name", other])
+                    .status()
+                    .unwrap();
+                assert!(made.success());
+            }
+            (File::open("/proc/thread-self/ns/net").unwrap(), ["one", "two", "three"].map(index).to_vec())
+        });
+        let (namespace, devices) = devices.join().unwrap();
+        let datapath = Datapath::load(options).unwrap();
+        let table = datapath.flow_table().unwrap();
+        Self { datapath, table, namespace, devices, tallied: Tallies::new(), lost: EventLosses::default() }
+    }
+
+    /// Leaves nothing of the test before.
+    fn begin(&mut self) {
+        self.clear();
+        self.events();
+        self.tallied = self.table.tallies().unwrap();
+        self.lost = self.datapath.losses();
     }
 
     /// As the flow table and the tallies name the hook.
@@ -127,8 +178,14 @@ impl Lab {
         (point.hook, point.counters)
     }
 
+    /// What was tallied in this test.
     pub(crate) fn tallies(&self) -> Tallies {
-        self.table.tallies().unwrap()
+        let mut tallies = self.table.tallies().unwrap();
+        tallies.retain(|key, counters| {
+            *counters = counters.since(self.tallied.get(key).copied().unwrap_or_default());
+            counters.packets > 0
+        });
+        tallies
     }
 
     pub(crate) fn tally(&self, at: At, reason: TallyReason) -> Counters {
@@ -153,13 +210,16 @@ impl Lab {
         let sink = events.clone();
         self.datapath.start_reader(move |batch| sink.lock().unwrap().extend(batch)).unwrap();
         self.datapath.stop_reader();
-        let events = std::mem::take(&mut *events.lock().unwrap());
-        assert_eq!(self.losses().undecodable, 0);
-        events
+        assert_eq!(self.datapath.losses().undecodable, 0);
+        std::mem::take(&mut *events.lock().unwrap())
     }
 
-    pub(crate) fn losses(&self) -> EventLosses {
-        self.datapath.losses()
+    /// A count of [`EventLosses::named`] in this test.
+    pub(crate) fn lost(&self, name: &str) -> u64 {
+        let count = |losses: &EventLosses| {
+            losses.named().into_iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("{name}")).1
+        };
+        count(&self.datapath.losses()) - count(&self.lost)
     }
 }
 

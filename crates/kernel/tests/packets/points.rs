@@ -3,12 +3,11 @@
 use weir_core::event::Event;
 use weir_core::flow::{Counters, FlowState, Side};
 use weir_core::loss::TallyReason;
-use weir_kernel::Options;
 use weir_testkit::packet::Frame;
 use weir_testkit::require_root;
 
 use crate::expect::{A, A6, B, B6, key};
-use crate::lab::{At, BACK_FIRST, BACK_SECOND, FIRST, Lab, MAX_FLOWS, SECOND, THIRD};
+use crate::lab::{At, BACK_FIRST, BACK_SECOND, FIRST, Lab, SECOND, THIRD};
 
 fn counted(frame: &[u8], packets: u64) -> Counters {
     Counters { packets, bytes: packets * frame.len() as u64 }
@@ -21,7 +20,7 @@ fn root_both_directions_are_one_flow() {
         let (key, side) = key(17, (a, 5000), (b, 6000));
         let request = Frame::between(a, b).udp(5000, 6000).payload(&[7; 10]).build();
         let answer = Frame::between(b, a).udp(6000, 5000).payload(&[7; 900]).build();
-        Lab::open_plain(|lab| {
+        Lab::plain(|lab| {
             lab.run(FIRST, &request);
             assert_eq!(lab.flow(&key).state, FlowState::New);
             lab.run(BACK_FIRST, &answer);
@@ -47,7 +46,7 @@ fn root_the_second_hook_tells_what_was_delivered() {
     let (key, side) = key(17, (A, 5000), (B, 6000));
     let request = Frame::between(A, B).udp(5000, 6000).payload(&[7; 10]).build();
     let answer = Frame::between(B, A).udp(6000, 5000).build();
-    Lab::open_plain(|lab| {
+    Lab::plain(|lab| {
         for delivered in [true, false, true] {
             lab.run(FIRST, &request);
             if delivered {
@@ -69,7 +68,7 @@ fn root_a_third_hook_is_tallied() {
     require_root!();
     let (key, side) = key(17, (A, 5000), (B, 6000));
     let frame = Frame::between(A, B).udp(5000, 6000).payload(&[7; 10]).build();
-    Lab::open(&Options { max_flows: MAX_FLOWS, packet_events: true }, |lab| {
+    Lab::with_packet_events(|lab| {
         for at in [FIRST, SECOND, THIRD, FIRST, SECOND, THIRD] {
             lab.run(at, &frame);
         }
@@ -94,7 +93,7 @@ fn root_two_directions_of_one_device_are_two_hooks() {
     require_root!();
     let (key, side) = key(17, (A, 5000), (B, 6000));
     let frame = Frame::between(A, B).udp(5000, 6000).build();
-    Lab::open_plain(|lab| {
+    Lab::plain(|lab| {
         lab.run(FIRST, &frame);
         lab.run(BACK_SECOND, &frame);
         assert_eq!(lab.point(&key, side, 0), (Some(lab.hook(FIRST)), counted(&frame, 1)));
@@ -108,7 +107,7 @@ fn root_a_connection_to_itself() {
     require_root!();
     let (key, _) = key(6, (A, 80), (A, 80));
     let segment = |flags| Frame::between(A, A).tcp(80, 80, flags).build();
-    Lab::open_plain(|lab| {
+    Lab::plain(|lab| {
         for flags in ["S", "SA", "A", "FA", "A"] {
             lab.run(FIRST, &segment(flags));
         }
@@ -124,7 +123,7 @@ fn root_tcp_is_followed_once() {
     require_root!();
     let (key, side) = key(6, (A, 40000), (B, 80));
     let ways: [&[At]; 2] = [&[FIRST, SECOND, THIRD], &[BACK_FIRST, BACK_SECOND]];
-    Lab::open_plain(|lab| {
+    Lab::plain(|lab| {
         let run = |way: &[At], frame: Frame| {
             for at in way {
                 lab.run(*at, &frame.build());

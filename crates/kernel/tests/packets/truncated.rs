@@ -12,7 +12,7 @@ use crate::rows::{Outcome, rows};
 #[test]
 fn root_every_frame_cut_at_every_byte_is_counted() {
     require_root!();
-    Lab::open_plain(|lab| {
+    Lab::plain(|lab| {
         for row in rows() {
             for length in 0..row.frame.len() {
                 if runs(&row.frame[..length]) {
@@ -43,7 +43,7 @@ fn root_a_cut_ip_packet_is_truncated() {
             .payload(&[7; 30]),
         Frame::between(A6, B6).vlan(2).echo_request(1, 2).payload(&[7; 30]),
     ];
-    Lab::open_plain(|lab| {
+    Lab::plain(|lab| {
         let mut cut = 0;
         for frame in frames.map(|frame| frame.build()) {
             for length in (0..frame.len()).filter(|length| runs(&frame[..*length])) {
