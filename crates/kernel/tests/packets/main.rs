@@ -12,5 +12,8 @@ mod headers;
 mod icmp;
 mod lab;
 mod points;
+mod property;
 mod rows;
+mod tcp;
+mod tcp_end;
 mod truncated;

@@ -280,6 +280,12 @@ fn transports() -> Vec<Row> {
         ),
         flow("GRE has no ports", v4().raw(protocol::GRE).payload(&[7; 24]), key(47, (A, 0), (B, 0)), 24),
         flow("ESP has none either", v6().raw(protocol::ESP).payload(&[7; 24]), key(50, (A6, 0), (B6, 0)), 24),
+        flow(
+            "an authentication header is the end of IPv4's way",
+            v4().raw(protocol::AUTHENTICATION).payload(&[6; 44]),
+            key(51, (A, 0), (B, 0)),
+            44,
+        ),
         flow("a protocol that nobody knows", v4().raw(253), key(253, (A, 0), (B, 0)), 0),
         flow("a connection to itself", Frame::between(A, A).tcp(80, 80, "S"), key(6, (A, 80), (A, 80)), 0),
         flow(
