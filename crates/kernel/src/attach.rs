@@ -20,6 +20,7 @@ use weir_core::event::Hook;
 
 use clsact::{Clsact, Filters};
 use rtnetlink::Refusal;
+use tcx::Link;
 
 use crate::datapath::ProgramName;
 
@@ -78,10 +79,11 @@ pub enum AttachError {
         /// What was tried, as in "cannot ...".
         action: String,
     },
-    /// The kernel was built without a part, or cannot find its module.
-    #[error(
-        "cannot attach anything: this kernel has neither TCX nor {part} ({reason}); install or enable that module"
-    )]
+    /// TCX was asked for, and the kernel has none.
+    #[error("this kernel has no TCX (Linux 6.6 and newer have it); attach with clsact")]
+    NoTcx,
+    /// The kernel was built without a part of clsact, or cannot find its module.
+    #[error("this kernel has no {part} ({reason}), which clsact needs; install or enable that module")]
     MissingInKernel {
         /// The kernel's name for the part.
         part: &'static str,
@@ -90,8 +92,8 @@ pub enum AttachError {
     },
     /// The interface has the qdisc that clsact replaces.
     #[error(
-        "cannot attach to {interface}: its qdisc `ingress` leaves no room for clsact, and this kernel has no TCX; \
-         whoever added it could use clsact instead (tc qdisc show dev {interface})"
+        "cannot attach to {interface}: its qdisc `ingress` leaves no room for clsact; attach with TCX if the kernel \
+         has it, or let whoever added that qdisc use clsact (tc qdisc show dev {interface})"
     )]
     IngressQdisc {
         /// Name of the interface.
@@ -239,7 +241,7 @@ impl Attacher {
         Ok(Attachment { _held: held })
     }
 
-    fn link(&self, ifindex: u32, name: ProgramName) -> Result<OwnedFd, AttachError> {
+    fn link(&self, ifindex: u32, name: ProgramName) -> Result<Link, AttachError> {
         tcx::attach(self.programs.get(name), ifindex, name.hook).map_err(|error| {
             let action =
                 |interface: &str| format!("attach {name} to the {} of {interface} with TCX", name.hook);
@@ -258,6 +260,6 @@ pub struct Attachment {
 /// Held for what dropping does.
 #[derive(Debug)]
 enum Held {
-    Tcx { _ingress: OwnedFd, _egress: OwnedFd },
+    Tcx { _ingress: Link, _egress: Link },
     Clsact { _filters: Filters },
 }

@@ -24,7 +24,46 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show live flows, one line each.
-    Observe(ObserveArgs),
+    Observe(Box<ObserveArgs>),
+    /// Tell what this host can do, what is missing, and who is attached where.
+    Doctor(DoctorArgs),
+    /// Take off what weirs have left on this host's interfaces.
+    Down(DownArgs),
+}
+
+/// `weir doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "The exit code is 0 if `weir observe` works here, 3 if this user is not permitted,
+4 if the kernel lacks something, 1 if it fails for another reason.")]
+pub struct DoctorArgs {
+    /// How to print what is found.
+    #[arg(short, long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub output: DoctorFormat,
+
+    /// Which container engine to ask: `auto` (Docker, then Podman), `none`, or a socket.
+    #[arg(long, default_value = "auto", value_name = "ENGINE", value_parser = parse_engine)]
+    pub engine: EngineChoice,
+}
+
+/// How `weir doctor` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DoctorFormat {
+    /// For people.
+    Text,
+    /// One JSON object: works, checks, attached.
+    Json,
+}
+
+/// `weir down`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A weir that ends takes everything off by itself. What remains after a kill -9, on kernels
+without TCX, the next start removes, or this command. Programs of others are never touched."
+)]
+pub struct DownArgs {
+    /// Also take off what belongs to a weir that is still running.
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `weir observe`.

@@ -88,7 +88,9 @@ impl Error {
         ExitCode::from(match self {
             Self::Usage(_) | Self::Filter(_) | Self::UnknownName(_) => 2,
             Self::Load(LoadError::NotPermitted(_)) | Self::Attach(AttachError::NotPermitted { .. }) => 3,
-            Self::OldKernel { .. } | Self::Load(LoadError::Refused { .. }) => 4,
+            Self::OldKernel { .. }
+            | Self::Load(LoadError::Refused { .. })
+            | Self::Attach(AttachError::MissingInKernel { .. } | AttachError::NoTcx) => 4,
             _ => 1,
         })
     }

@@ -5,6 +5,8 @@ use std::io::Write;
 
 pub mod cli;
 pub mod containers;
+pub mod doctor;
+pub mod down;
 pub mod error;
 pub mod host;
 pub mod kernel_release;

@@ -122,7 +122,7 @@ fn observe(
 
 /// As the kernel sizes its own connection tracking: 262,144 flows from 4 GiB of
 /// memory on, below it one for every 16 kiB, of which an entry takes a fiftieth.
-fn default_max_flows() -> u32 {
+pub(crate) fn default_max_flows() -> u32 {
     // SAFETY: sysconf takes a number and returns one.
     let (pages, page_bytes) =
         unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };

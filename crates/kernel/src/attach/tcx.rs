@@ -39,8 +39,21 @@ pub(super) fn is_supported() -> io::Result<bool> {
     }
 }
 
-/// Puts `program` at the head of the chain at `hook` of the interface; the returned link holds it there.
-pub(super) fn attach(program: BorrowedFd<'_>, ifindex: u32, hook: Hook) -> io::Result<OwnedFd> {
+/// Holds a program at a hook until dropped, or until the process ends.
+#[derive(Debug)]
+pub(super) struct Link(OwnedFd);
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // Closing alone would not do while a process that was just forked has the descriptor as well, for the moment
+        // until it becomes another program. It fails when the interface has gone, and then there is nothing to do.
+        // SAFETY: the call takes no pointer.
+        unsafe { sys::bpf_link_detach(self.0.as_raw_fd()) };
+    }
+}
+
+/// Puts `program` at the head of the chain at `hook` of the interface.
+pub(super) fn attach(program: BorrowedFd<'_>, ifindex: u32, hook: Hook) -> io::Result<Link> {
     let target = i32::try_from(ifindex).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
     let options = sys::bpf_link_create_opts {
         sz: size_of::<sys::bpf_link_create_opts>() as sys::size_t,
@@ -53,7 +66,7 @@ pub(super) fn attach(program: BorrowedFd<'_>, ifindex: u32, hook: Hook) -> io::R
     let link =
         check(unsafe { sys::bpf_link_create(program.as_raw_fd(), target, attach_type(hook), &options) })?;
     // SAFETY: bpf_link_create returned a new descriptor, which nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(link) })
+    Ok(Link(unsafe { OwnedFd::from_raw_fd(link) }))
 }
 
 /// A program in a TCX chain.
