@@ -13,6 +13,7 @@ mod icmp;
 mod lab;
 mod points;
 mod property;
+mod real;
 mod rows;
 mod tcp;
 mod tcp_end;
