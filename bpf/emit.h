@@ -108,7 +108,7 @@ static __always_inline void emit_packet(struct __sk_buff *skb, const struct pack
 static __noinline void emit_dns(struct __sk_buff *skb, const struct packet *packet, __u8 hook)
 {
 	struct event_dns *record;
-	__u32 length = packet->payload_bytes;
+	__u32 length = packet->payload_bytes, last;
 
 	record = emit_reserve(sizeof(*record), EVENT_DNS);
 	if (!record)
@@ -120,10 +120,11 @@ static __noinline void emit_dns(struct __sk_buff *skb, const struct packet *pack
 		length = DNS_CAPTURE_BYTES;
 	}
 	record->captured_bytes = length;
-	/* The verifier wants the bound at the call, and never a length of 0. */
-	asm volatile("" : "+r"(length));
-	if (length == 0 || length > DNS_CAPTURE_BYTES ||
-	    bpf_skb_load_bytes(skb, packet->payload_offset, record->payload, length))
+	/* Counted from the last byte, because a verifier before Linux 6.8 learns nothing from
+	 * `length != 0`; and the bound is wanted right before the call. */
+	last = length - 1;
+	asm volatile("" : "+r"(last));
+	if (last >= DNS_CAPTURE_BYTES || bpf_skb_load_bytes(skb, packet->payload_offset, record->payload, last + 1))
 		record->captured_bytes = 0;
 	emit_submit(record);
 }

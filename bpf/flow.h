@@ -239,21 +239,19 @@ static __noinline int flow_open(struct __sk_buff *skb, const struct packet *pack
 	return 0;
 }
 
-/* A connection that ended begins anew with the same addresses and ports. */
-static __noinline void flow_reopen(struct __sk_buff *skb, struct flow *flow, const struct packet *packet, __u8 hook)
+/* The entry of a connection that ended begins anew; what it was goes to `before`,
+ * if that is wanted. False: another CPU was faster. */
+static __always_inline bool flow_restart(struct flow *flow, const struct packet *packet, __u64 owner, __u64 now_ns,
+					 struct flow *before)
 {
-	struct event_reopen *record;
-	__u64 now_ns = bpf_ktime_get_ns();
-	__u64 owner = flow_point_owner(skb, hook);
-	bool reopened = false;
+	bool restarted = false;
 
-	record = emit_reserve(sizeof(*record), EVENT_REOPEN);
 	bpf_spin_lock(&flow->lock);
 	if (flow->state >= FLOW_CLOSED) {
-		reopened = true;
-		if (record) {
-			record->before.incarnation = flow->incarnation;
-			__builtin_memcpy(&record->before.first_ns, &flow->first_ns,
+		restarted = true;
+		if (before) {
+			before->incarnation = flow->incarnation;
+			__builtin_memcpy(&before->first_ns, &flow->first_ns,
 					 sizeof(*flow) - __builtin_offsetof(struct flow, first_ns));
 		}
 #pragma unroll
@@ -269,9 +267,24 @@ static __noinline void flow_reopen(struct __sk_buff *skb, struct flow *flow, con
 		flow->incarnation++;
 	}
 	bpf_spin_unlock(&flow->lock);
-	if (!record)
+	return restarted;
+}
+
+/* A connection that ended begins anew with the same addresses and ports. */
+static __noinline void flow_reopen(struct __sk_buff *skb, struct flow *flow, const struct packet *packet, __u8 hook)
+{
+	struct event_reopen *record;
+	__u64 now_ns = bpf_ktime_get_ns();
+	__u64 owner = flow_point_owner(skb, hook);
+
+	record = emit_reserve(sizeof(*record), EVENT_REOPEN);
+	if (!record) {
+		/* A way of its own to the end: verifiers to Linux 6.1 forget that a record is
+		 * not null, and would at a second test see one that is never submitted. */
+		flow_restart(flow, packet, owner, now_ns, NULL);
 		return;
-	if (!reopened) {
+	}
+	if (!flow_restart(flow, packet, owner, now_ns, &record->before)) {
 		bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);
 		return;
 	}

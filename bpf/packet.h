@@ -71,18 +71,22 @@ struct ports {
 /* The next `size` bytes, or NULL with *result saying which kind of end it is. */
 static __always_inline void *cursor_take(struct cursor *cursor, __u32 size, int *result)
 {
+	__u32 offset = cursor->offset;
 	void *at;
 
-	if (cursor->offset > HEADERS_BYTES_MAX - size) {
+	/* Compared and added must be one register: verifiers to Linux 6.1 know no bounds
+	 * of a number that was on the stack in between. */
+	asm volatile("" : "+r"(offset));
+	if (offset > HEADERS_BYTES_MAX - size) {
 		*result = TALLY_HEADERS_TOO_DEEP;
 		return NULL;
 	}
-	at = cursor->data + cursor->offset;
+	at = cursor->data + offset;
 	if (at + size > cursor->end) {
-		*result = cursor->offset + size > cursor->length ? TALLY_TRUNCATED : PARSE_SHORT;
+		*result = offset + size > cursor->length ? TALLY_TRUNCATED : PARSE_SHORT;
 		return NULL;
 	}
-	cursor->offset += size;
+	cursor->offset = offset + size;
 	return at;
 }
 
@@ -443,50 +447,59 @@ static __always_inline bool packet_pull(struct __sk_buff *skb)
 	return !bpf_skb_pull_data(skb, skb->len < HEADERS_BYTES_MAX ? skb->len : HEADERS_BYTES_MAX);
 }
 
+/* 0 and packet->key, PARSE_SHORT, or a tally_reason. */
+static __always_inline int packet_parse_linear(struct __sk_buff *skb, struct packet *packet, bool ethernet)
+{
+	__u16 ethertype = 0;
+	int result;
+	struct cursor cursor = {
+		.data = (void *)(long)skb->data,
+		.end = (void *)(long)skb->data_end,
+		.length = skb->len,
+	};
+
+	result = packet_parse_link(skb, &cursor, ethernet, &ethertype);
+	if (!result)
+		result = packet_parse_ip(&cursor, packet, ethertype, false);
+	return result;
+}
+
+/* A second copy of the parser, for the rare packet whose headers are scattered.
+ * Not a loop around the first one: clang lets its end fall through to its
+ * beginning, and verifiers to Linux 6.1 want a jump there ("back-edge"). */
+static __noinline int packet_parse_pulled(struct __sk_buff *skb, struct packet *packet, bool ethernet)
+{
+	int result;
+
+	/* Without memory to gather them, headers are out of reach. */
+	if (!packet || !packet_pull(skb))
+		return TALLY_HEADERS_TOO_DEEP;
+	result = packet_parse_linear(skb, packet, ethernet);
+	return result == PARSE_SHORT ? TALLY_HEADERS_TOO_DEEP : result;
+}
+
 /* 0 and packet->key, or a tally_reason. */
 static __always_inline int packet_parse(struct __sk_buff *skb, struct packet *packet, bool ethernet)
 {
-	for (int attempt = 0; attempt < 2; attempt++) {
-		__u16 ethertype = 0;
-		int result;
-		struct cursor cursor = {
-			.data = (void *)(long)skb->data,
-			.end = (void *)(long)skb->data_end,
-			.length = skb->len,
-		};
+	int result = packet_parse_linear(skb, packet, ethernet);
 
-		result = packet_parse_link(skb, &cursor, ethernet, &ethertype);
-		if (!result)
-			result = packet_parse_ip(&cursor, packet, ethertype, false);
-		if (result != PARSE_SHORT)
-			return result;
-		if (!packet_pull(skb))
-			break;
-	}
-	/* The kernel has no memory for it: its headers are out of reach. */
-	return TALLY_HEADERS_TOO_DEEP;
+	return result == PARSE_SHORT ? packet_parse_pulled(skb, packet, ethernet) : result;
 }
 
 /* The same for the packet that an ICMP error quotes. Not inlined: it is rare,
- * and would double the program. */
+ * and would double the program. For the same reason it pulls before it looks. */
 static __noinline int packet_parse_quote(struct __sk_buff *skb, struct packet *quote, __u32 offset, bool ipv6)
 {
-	for (int attempt = 0; attempt < 2; attempt++) {
-		int result;
-		struct cursor cursor = {
-			.data = (void *)(long)skb->data,
-			.end = (void *)(long)skb->data_end,
-			.length = skb->len,
-			.offset = offset,
-		};
+	struct cursor cursor = { .offset = offset };
+	int result;
 
-		result = packet_parse_ip(&cursor, quote, ipv6 ? ETHERTYPE_IPV6 : ETHERTYPE_IPV4, true);
-		if (result != PARSE_SHORT)
-			return result;
-		if (!packet_pull(skb))
-			break;
-	}
-	return TALLY_HEADERS_TOO_DEEP;
+	if (!quote || !packet_pull(skb))
+		return TALLY_HEADERS_TOO_DEEP;
+	cursor.data = (void *)(long)skb->data;
+	cursor.end = (void *)(long)skb->data_end;
+	cursor.length = skb->len;
+	result = packet_parse_ip(&cursor, quote, ipv6 ? ETHERTYPE_IPV6 : ETHERTYPE_IPV4, true);
+	return result == PARSE_SHORT ? TALLY_HEADERS_TOO_DEEP : result;
 }
 
 #endif
