@@ -1,24 +1,11 @@
 //! The running kernel's version.
 
-use std::ffi::CStr;
-use std::io;
-
 use crate::error::{Error, MINIMUM_KERNEL};
 
 /// The release as `uname -r` prints it.
-///
-/// # Errors
-/// The call fails (it does not on Linux).
-pub fn release() -> io::Result<String> {
-    // SAFETY: utsname is plain arrays of characters, for which zeros are valid.
-    let mut name: libc::utsname = unsafe { std::mem::zeroed() };
-    // SAFETY: `name` is a valid place to write to.
-    if unsafe { libc::uname(&raw mut name) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel ends the field with a zero within its bounds.
-    let release = unsafe { CStr::from_ptr(name.release.as_ptr()) };
-    Ok(release.to_string_lossy().into_owned())
+#[must_use]
+pub fn release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
 /// Major and minor number of a release.
@@ -33,8 +20,7 @@ pub fn version(release: &str) -> Option<(u32, u32)> {
 /// # Errors
 /// It is not.
 pub fn check() -> Result<(), Error> {
-    let release = release()
-        .map_err(|source| Error::System { action: "cannot ask for the kernel's release", source })?;
+    let release = release();
     // A release that is no version says nothing against the kernel.
     match (version(&release), version(MINIMUM_KERNEL)) {
         (Some(found), Some(minimum)) if found < minimum => Err(Error::OldKernel { found: release }),

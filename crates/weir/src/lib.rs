@@ -1,5 +1,6 @@
 //! The parts of the `weir` command, as a library so that each can be tested
 //! on its own. Not a stable interface: the binary is its only user.
+#![forbid(unsafe_code)]
 
 use std::io::Write;
 

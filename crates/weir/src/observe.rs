@@ -123,10 +123,8 @@ fn observe(
 /// As the kernel sizes its own connection tracking: 262,144 flows from 4 GiB of
 /// memory on, below it one for every 16 kiB, of which an entry takes a fiftieth.
 pub(crate) fn default_max_flows() -> u32 {
-    // SAFETY: sysconf takes a number and returns one.
-    let (pages, page_bytes) =
-        unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
-    let bytes = i128::from(pages.max(0)) * i128::from(page_bytes.max(0));
+    let memory = rustix::system::sysinfo();
+    let bytes = memory.totalram.saturating_mul(u64::from(memory.mem_unit));
     u32::try_from((bytes / (16 << 10)).clamp(16_384, 262_144)).unwrap_or(262_144)
 }
 

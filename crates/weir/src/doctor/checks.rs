@@ -23,7 +23,7 @@ const RUN_AS_ROOT: &str = "run it as root (sudo weir ...), or give weir these ca
 
 /// What can be said without trying anything.
 pub(super) fn host() -> Vec<Check> {
-    let release = kernel_release::release().unwrap_or_default();
+    let release = kernel_release::release();
     let version = kernel_release::version(&release);
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
