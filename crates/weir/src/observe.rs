@@ -105,7 +105,9 @@ fn observe(
                 Err(_) => return Ok(()),
             },
             recv(host) -> event => match event {
-                Ok(event) => pipeline.host_event(event)?,
+                Ok(event) => {
+                    std::iter::once(event).chain(host.try_iter()).try_for_each(|event| pipeline.host_event(event))?;
+                }
                 Err(_) => host = never(),
             },
             recv(signals) -> _ => return Ok(()),

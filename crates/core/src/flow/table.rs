@@ -256,20 +256,20 @@ impl Table {
         Ok(())
     }
 
-    /// Ends the flows that were seen at a device that is gone.
+    /// Ends the flows that were seen at devices that are gone.
     ///
     /// # Errors
     /// The source cannot be read or changed.
-    pub fn interface_gone<S: EntrySource>(
+    pub fn interfaces_gone<S: EntrySource>(
         &mut self,
-        ifindex: u32,
+        ifindexes: &[u32],
         now_ns: u64,
         source: &mut S,
         report: &mut impl FnMut(Report<'_>),
     ) -> Result<(), S::Error> {
         let mut ended = Vec::new();
         source.visit(&mut |key, entry| {
-            if entry.points().any(|(_, hook, _)| hook.ifindex == ifindex) {
+            if entry.points().any(|(_, hook, _)| ifindexes.contains(&hook.ifindex)) {
                 ended.push(key);
             }
         })?;

@@ -32,6 +32,9 @@ pub(super) struct Pipeline {
     printer: Printer,
     updates: Option<Duration>,
     next_sweep: Option<Instant>,
+    /// Interfaces whose flows are to be ended: many may go at once (`docker
+    /// compose down`), and each look at the table is at all of it.
+    gone: Vec<u32>,
     ready: bool,
 }
 
@@ -57,6 +60,7 @@ impl Pipeline {
             printer,
             updates,
             next_sweep: None,
+            gone: Vec::new(),
             ready: false,
         }
     }
@@ -107,10 +111,7 @@ impl Pipeline {
             }
             HostEvent::InterfaceGone { ifindex } => {
                 if self.watched.gone(ifindex) {
-                    let Self { table, source, printer, scene, .. } = self;
-                    let now_ns = monotonic_now_ns();
-                    table
-                        .interface_gone(ifindex, now_ns, source, &mut |report| printer.flow(scene, report))?;
+                    self.gone.push(ifindex);
                 }
                 self.scene.directory.set_owner(ifindex, None);
             }
@@ -137,6 +138,10 @@ impl Pipeline {
         let now_ns = monotonic_now_ns();
         let Self { table, source, printer, scene, .. } = self;
         table.end_closed(now_ns, source, &mut |report| printer.flow(scene, report))?;
+        if !self.gone.is_empty() {
+            let gone = std::mem::take(&mut self.gone);
+            table.interfaces_gone(&gone, now_ns, source, &mut |report| printer.flow(scene, report))?;
+        }
         if self.next_sweep.is_some_and(|due| due <= Instant::now()) {
             let updates = self.updates.is_some();
             table

@@ -227,8 +227,8 @@ fn flows_end_with_their_interface() {
     let (mut table, mut kernel) = (Table::default(), Kernel::default());
     kernel.0.insert(key(1), entry(1000, FlowState::Established, 1));
     table.opened(&open(key(1), 1000, 0), &mut kernel, &mut |_| ()).unwrap();
-    assert!(reports(|r| table.interface_gone(8, 2000, &mut kernel, &mut { r }).unwrap()).is_empty());
-    let ended = reports(|r| table.interface_gone(7, 2000, &mut kernel, &mut { r }).unwrap());
+    assert!(reports(|r| table.interfaces_gone(&[8], 2000, &mut kernel, &mut { r }).unwrap()).is_empty());
+    let ended = reports(|r| table.interfaces_gone(&[7], 2000, &mut kernel, &mut { r }).unwrap());
     assert_eq!(ended, [(FlowEvent::Close, State::Idle, 1)]);
 }
 
