@@ -1,5 +1,5 @@
-//! Reads the addresses out of a DNS answer (RFC 1035), from bytes that anyone
-//! on the wire may have made up.
+//! Reads DNS messages (RFC 1035): what was asked, and the addresses that were
+//! answered, from bytes that anyone on the wire may have made up.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,6 +10,7 @@ const LABEL_BYTES_MAX: u8 = 63;
 const NAME_BYTES_MAX: usize = 255;
 
 const FLAG_RESPONSE: u16 = 0x8000;
+const FLAG_TRUNCATED: u16 = 0x0200;
 const MASK_OPCODE: u16 = 0x7800;
 const MASK_RCODE: u16 = 0x000f;
 const CLASS_INTERNET: u16 = 1;
@@ -35,6 +36,58 @@ pub struct AnsweredAddress {
     pub ttl_s: u32,
 }
 
+/// What a message is about: its header and its first question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Pairs questions with answers.
+    pub id: u16,
+    /// An answer; else a question.
+    pub response: bool,
+    /// What is asked for: 0 a query, 4 NOTIFY, 5 UPDATE.
+    pub opcode: u8,
+    /// How it went; 0 is well. Means nothing in a question.
+    pub rcode: u8,
+    /// The sender had more to say than there was room for.
+    pub truncated: bool,
+    /// How many questions, answers, authority and additional records it claims to hold.
+    pub counts: [u16; 4],
+    /// The first question, if there is one and it is whole.
+    pub question: Option<Question>,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Question {
+    /// As [`Answer::name`]; empty for the root.
+    pub name: String,
+    /// Type of the records asked for, as a number.
+    pub kind: u16,
+    /// Class of the records asked for, as a number.
+    pub class: u16,
+}
+
+impl Message {
+    /// Reads the header and the first question; `None` if not even the header is
+    /// there. Of a message that was cut, what is whole.
+    #[must_use]
+    pub fn parse(message: &[u8]) -> Option<Self> {
+        let mut reader = Reader { rest: message };
+        let header: [u16; HEADER_BYTES / 2] = reader.numbers()?;
+        let [id, flags, counts @ ..] = header;
+        let question = if counts[0] > 0 { reader.question() } else { None };
+        Some(Self {
+            id,
+            response: flags & FLAG_RESPONSE != 0,
+            // Four bits each.
+            opcode: ((flags & MASK_OPCODE) >> 11) as u8,
+            rcode: (flags & MASK_RCODE) as u8,
+            truncated: flags & FLAG_TRUNCATED != 0,
+            counts,
+            question,
+        })
+    }
+}
+
 /// The addresses in a DNS message, if it is a successful answer to one
 /// question and holds any. Aliases are not followed: the name that was asked
 /// for is the one that users recognise. Of a message that was cut, the records
@@ -47,9 +100,9 @@ pub fn parse(message: &[u8]) -> Option<Answer> {
     if flags & (FLAG_RESPONSE | MASK_OPCODE | MASK_RCODE) != FLAG_RESPONSE || questions != 1 {
         return None;
     }
-    let name = reader.question_name()?;
-    let [_type, class] = reader.numbers()?;
-    if class != CLASS_INTERNET {
+    let Question { name, class, .. } = reader.question()?;
+    // The root has no name that would say anything.
+    if class != CLASS_INTERNET || name.is_empty() {
         return None;
     }
     let addresses: Vec<_> = (0..answers).map_while(|_| reader.record()).filter_map(Record::address).collect();
@@ -103,6 +156,12 @@ impl<'a> Reader<'a> {
         Some(numbers)
     }
 
+    fn question(&mut self) -> Option<Question> {
+        let name = self.question_name()?;
+        let [kind, class] = self.numbers()?;
+        Some(Question { name, kind, class })
+    }
+
     /// The name right after the header. It cannot be compressed: a pointer may
     /// only point to an earlier name, and there is none.
     fn question_name(&mut self) -> Option<String> {
@@ -111,8 +170,7 @@ impl<'a> Reader<'a> {
         loop {
             let length = self.byte()?;
             if length == 0 {
-                // The root has no name that would say anything.
-                return (!name.is_empty()).then_some(name);
+                return Some(name);
             }
             wire_bytes += 1 + usize::from(length);
             if length > LABEL_BYTES_MAX || wire_bytes > NAME_BYTES_MAX {

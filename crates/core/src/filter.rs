@@ -16,6 +16,7 @@ use jiff::{Span, SpanRelativeTo, Timestamp};
 
 use crate::endpoint::{Container, Endpoint, Identity};
 use crate::flow::Protocol;
+use crate::l7;
 use crate::record::{Record, State};
 
 pub use error::FilterError;
@@ -39,6 +40,9 @@ pub enum Criterion {
     Port(RangeInclusive<u16>),
     /// `--protocol`: one of these.
     Protocol(Vec<Protocol>),
+    /// `--protocol`: requests in this application protocol. Flows and packets
+    /// have none.
+    Application(&'static str),
     /// `--state`. Packets have none.
     State(State),
     /// `--interface`: seen at such a device.
@@ -114,6 +118,9 @@ impl Criterion {
     /// # Errors
     /// If there is no such protocol.
     pub fn parse_protocol(text: &str) -> Result<Self, FilterError> {
+        if let Some(name) = l7::names().find(|name| name.eq_ignore_ascii_case(text)) {
+            return Ok(Self::Application(name));
+        }
         let protocol = Protocol::parse(text).ok_or_else(|| FilterError::Protocol(text.to_owned()))?;
         let both = text.eq_ignore_ascii_case("icmp");
         Ok(Self::Protocol(if both { vec![Protocol::ICMP, Protocol::ICMPV6] } else { vec![protocol] }))
@@ -168,6 +175,11 @@ impl Criterion {
         now.checked_sub(ago).map(Self::Since).map_err(|_| wrong())
     }
 
+    fn is_of_same_flag(&self, other: &Self) -> bool {
+        let is_protocol = |one: &Self| matches!(one, Self::Protocol(_) | Self::Application(_));
+        discriminant(self) == discriminant(other) || is_protocol(self) && is_protocol(other)
+    }
+
     fn matches(&self, facts: &Facts<'_>) -> bool {
         match self {
             Self::Container(pattern) => facts.either_container(|container| pattern.is_container(container)),
@@ -178,7 +190,8 @@ impl Criterion {
             Self::Port(ports) => {
                 facts.ends().iter().any(|end| end.port.is_some_and(|port| ports.contains(&port)))
             }
-            Self::Protocol(protocols) => protocols.contains(&facts.protocol),
+            Self::Protocol(protocols) => facts.protocol.is_some_and(|protocol| protocols.contains(&protocol)),
+            Self::Application(name) => facts.application == Some(name),
             Self::State(state) => facts.state == Some(*state),
             Self::Interface(pattern) => facts.interfaces().any(|name| pattern.matches(name)),
             Self::IpVersion(version) => facts.from.ip.is_ipv4() == (*version == IpVersion::V4),
@@ -205,8 +218,8 @@ impl Filter {
             self.refused.push(criterion);
             return;
         }
-        let flag = discriminant(&criterion);
-        let group = self.wanted.iter_mut().find(|group| group.iter().any(|one| discriminant(one) == flag));
+        let group =
+            self.wanted.iter_mut().find(|group| group.iter().any(|one| one.is_of_same_flag(&criterion)));
         match group {
             Some(group) => group.push(criterion),
             None => self.wanted.push(vec![criterion]),
@@ -257,12 +270,13 @@ impl Filter {
     }
 }
 
-/// What flows and packets have in common.
+/// What flows, packets and requests have in common.
 struct Facts<'a> {
     record: &'a Record,
     from: &'a Endpoint,
     to: &'a Endpoint,
-    protocol: Protocol,
+    protocol: Option<Protocol>,
+    application: Option<&'static str>,
     state: Option<State>,
     time: Timestamp,
 }
@@ -274,7 +288,8 @@ impl<'a> Facts<'a> {
                 record,
                 from: &flow.client,
                 to: &flow.server,
-                protocol: flow.protocol,
+                protocol: Some(flow.protocol),
+                application: None,
                 state: Some(flow.state),
                 time: flow.time,
             }),
@@ -282,9 +297,19 @@ impl<'a> Facts<'a> {
                 record,
                 from: &packet.source,
                 to: &packet.destination,
-                protocol: packet.protocol,
+                protocol: Some(packet.protocol),
+                application: None,
                 state: None,
                 time: packet.time,
+            }),
+            Record::Request(request) => Some(Self {
+                record,
+                from: &request.client,
+                to: &request.server,
+                protocol: None,
+                application: Some(request.protocol),
+                state: None,
+                time: request.time,
             }),
             Record::Summary(_) => None,
         }
@@ -305,7 +330,7 @@ impl<'a> Facts<'a> {
         let (flow, packet) = match self.record {
             Record::Flow(flow) => (Some(flow), None),
             Record::Packet(packet) => (None, Some(packet)),
-            Record::Summary(_) => (None, None),
+            Record::Request(_) | Record::Summary(_) => (None, None),
         };
         let of_flow =
             flow.into_iter().flat_map(|flow| flow.interfaces.iter().map(|device| device.name.as_str()));

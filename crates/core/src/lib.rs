@@ -8,8 +8,10 @@
 //! - [`flow`]: one row per connection, built from events and table readings;
 //! - [`endpoint`], [`directory`]: who stands behind an address;
 //! - [`scene`]: what turns reports into records: names, devices, the calendar;
-//! - [`record`]: what leaves weir: flows, packets, the summary;
-//! - [`dns`]: the addresses that name servers answer;
+//! - [`stream`]: TCP streams, put together from segments;
+//! - [`l7`]: application protocols: requests with their answers;
+//! - [`record`]: what leaves weir: flows, packets, requests, the summary;
+//! - [`dns`]: what DNS messages say;
 //! - [`filter`]: which records the user wants;
 //! - [`text`]: units and names as people read them.
 #![forbid(unsafe_code)]
@@ -20,7 +22,9 @@ pub mod endpoint;
 pub mod event;
 pub mod filter;
 pub mod flow;
+pub mod l7;
 pub mod loss;
 pub mod record;
 pub mod scene;
+pub mod stream;
 pub mod text;

@@ -1,6 +1,8 @@
 //! What leaves weir. `docs/records.md` lists every field; a field keeps its
 //! name and meaning for good.
 
+mod request;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -8,6 +10,8 @@ use serde::{Serialize, Serializer};
 
 use crate::endpoint::Endpoint;
 use crate::flow::Protocol;
+
+pub use request::{AttributeValue, Capture, Matched, RequestRecord};
 
 /// One line of output.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -17,6 +21,8 @@ pub enum Record {
     Flow(FlowRecord),
     /// One packet (`--packets`).
     Packet(PacketRecord),
+    /// What was asked of a server, and what it answered.
+    Request(Box<RequestRecord>),
     /// The last record of a command that ends.
     Summary(SummaryRecord),
 }

@@ -9,8 +9,10 @@ use crate::directory::Directory;
 use crate::endpoint::{Endpoint, Identity};
 use crate::event::{Hook, HookId, PacketSeen};
 use crate::flow::{Counters, FlowEntry, FlowKey, Protocol, Report, Side};
+use crate::l7::Found;
 use crate::record::{
-    FlowRecord, InterfaceCounters, PacketDirection, PacketRecord, Verdict, tcp_flag_letters,
+    FlowRecord, InterfaceCounters, Matched, PacketDirection, PacketRecord, RequestRecord, Verdict,
+    tcp_flag_letters,
 };
 
 /// From the kernel's clock to the calendar.
@@ -111,6 +113,50 @@ impl Scene {
             tcp_flags: (key.protocol == Protocol::TCP)
                 .then(|| [tcp_flag_letters(sent.tcp_flags), tcp_flag_letters(received.tcp_flags)]),
             interfaces: self.interface_counters(entry.points().map(|(_, hook, counters)| (hook, counters))),
+        }
+    }
+
+    /// The record of a request.
+    pub fn request_record(&mut self, found: Found) -> RequestRecord {
+        let Found { key, first_ns, client, protocol, time_ns, exchange } = found;
+        let mut endpoint = |side: Side| {
+            let ip = key.address(side);
+            let identity = self.directory.identify(ip, None, time_ns);
+            Endpoint { ip, port: key.port(side), identity }
+        };
+        let (client, server) = (endpoint(client), endpoint(client.other()));
+        let (request, response) = (exchange.request, exchange.response);
+        let begun_ns = request.or(response).map_or(time_ns, |part| part.first_ns);
+        let both = request.zip(response);
+        let microseconds = |ns: u64| ns / 1_000;
+        RequestRecord {
+            time: self.clock.time(begun_ns),
+            flow: format!("{:016x}", key.connection_id(first_ns)),
+            client,
+            server,
+            protocol,
+            operation: exchange.operation,
+            target: exchange.target,
+            status: exchange.status,
+            ok: exchange.ok,
+            error: exchange.error,
+            request_bytes: request.map_or(0, |part| part.bytes),
+            response_bytes: response.map_or(0, |part| part.bytes),
+            latency_us: both
+                .map(|(asked, answered)| microseconds(answered.first_ns.saturating_sub(asked.last_ns))),
+            total_us: both
+                .map(|(asked, answered)| microseconds(answered.last_ns.saturating_sub(asked.first_ns))),
+            matched: match (request, response) {
+                (Some(_), Some(_)) => Matched::Yes,
+                (Some(_), None) => Matched::NoResponse,
+                (None, _) => Matched::NoRequest,
+            },
+            capture: exchange.capture,
+            attributes: exchange
+                .attributes
+                .into_iter()
+                .map(|(attribute, value)| (attribute.name(), value))
+                .collect(),
         }
     }
 

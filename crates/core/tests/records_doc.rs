@@ -12,10 +12,11 @@ use serde::Serialize;
 use serde_json::Value;
 use weir_core::endpoint::{Container, Endpoint, Identity};
 use weir_core::flow::Protocol;
+use weir_core::l7::{self, Attribute};
 use weir_core::loss::{EventLosses, TallyReason};
 use weir_core::record::{
-    FlowEvent, FlowRecord, InterfaceCounters, PacketDirection, PacketRecord, Record, State, SummaryRecord,
-    Verdict,
+    AttributeValue, Capture, FlowEvent, FlowRecord, InterfaceCounters, Matched, PacketDirection,
+    PacketRecord, Record, RequestRecord, State, SummaryRecord, Verdict,
 };
 
 const PAGE: &str = include_str!("../../../docs/records.md");
@@ -131,6 +132,28 @@ fn packet() -> PacketRecord {
     }
 }
 
+fn request() -> RequestRecord {
+    RequestRecord {
+        time: Timestamp::UNIX_EPOCH,
+        flow: "0123456789abcdef".into(),
+        client: container(),
+        server: host(),
+        protocol: "dns",
+        operation: "A".into(),
+        target: Some("example.com".into()),
+        status: Some("NOERROR".into()),
+        ok: Some(true),
+        error: Some("none".into()),
+        request_bytes: 29,
+        response_bytes: 45,
+        latency_us: Some(820),
+        total_us: Some(820),
+        matched: Matched::Yes,
+        capture: Capture::Complete,
+        attributes: [("dns.question.name", AttributeValue::from("example.com"))].into(),
+    }
+}
+
 fn summary() -> SummaryRecord {
     SummaryRecord {
         time: Timestamp::UNIX_EPOCH,
@@ -149,6 +172,7 @@ fn summary() -> SummaryRecord {
 fn every_field_is_documented() {
     assert_eq!(fields(&[Record::Flow(flow())]), documented("## flow"));
     assert_eq!(fields(&[Record::Packet(packet())]), documented("## packet"));
+    assert_eq!(fields(&[Record::Request(Box::new(request()))]), documented("## request"));
     assert_eq!(fields(&[Record::Summary(summary())]), documented("## summary"));
     assert_eq!(fields(&[interface()]), documented("## interfaces"));
     assert_eq!(fields(&[container(), host()]), documented("## endpoints"));
@@ -166,6 +190,13 @@ fn every_name_is_documented() {
         PacketDirection::Egress,
     ];
     assert_eq!(texts(&directions), documented("### directions"));
+    assert_eq!(texts(&Matched::ALL), documented("### matched"));
+    assert_eq!(texts(&Capture::ALL), documented("### capture"));
+    assert_eq!(names(Capture::ALL.map(Capture::name)), documented("### capture"));
+    let attributes: BTreeSet<_> = Attribute::ALL.iter().map(|one| one.name().to_owned()).collect();
+    assert_eq!(attributes, documented("### attributes"));
+    let protocols: BTreeSet<_> = l7::names().map(str::to_owned).collect();
+    assert_eq!(protocols, documented("### protocols"));
 }
 
 #[test]
@@ -174,6 +205,7 @@ fn every_loss_reason_is_documented() {
     let named = |reasons: Vec<&TallyReason>| reasons.iter().map(|reason| reason.name().to_owned()).collect();
     let mut lost: BTreeSet<String> = named(losses);
     lost.extend(EventLosses::default().named().map(|(name, _)| name.to_owned()));
+    lost.extend(l7::Tally::default().losses().map(|(name, _)| name.to_owned()));
     // Counted by the directory, not by the kernel side.
     lost.insert("dns_names_evicted".to_owned());
     assert_eq!(lost, documented("### reasons for lost"));

@@ -5,6 +5,7 @@ mod compact;
 mod flow_cells;
 mod json;
 mod packet_cells;
+mod request_cells;
 mod summary;
 mod table;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What names a flow.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// One end of a [`FlowKey`].
@@ -123,6 +124,32 @@ pub struct FlowKey {
 }
 
 impl FlowKey {
+    /// The key of packets between two ends, and the side of the first of them.
+    #[must_use]
+    pub fn between(source: SocketAddr, destination: SocketAddr, protocol: Protocol) -> (Self, Side) {
+        let plain = |end: SocketAddr| match end.ip() {
+            IpAddr::V4(ip) => (ip.to_ipv6_mapped(), end.port()),
+            IpAddr::V6(ip) => (ip, end.port()),
+        };
+        let (source, destination) = (plain(source), plain(destination));
+        let (low, high, side) = if source <= destination {
+            (source, destination, Side::Low)
+        } else {
+            (destination, source, Side::High)
+        };
+        let key = Self { addresses: [low.0, high.0], ports: [low.1, high.1], protocol, icmp_type: 0 };
+        (key, side)
+    }
+
+    /// The number that names a connection in records: the same for all of its
+    /// records, and another one when the key is used again.
+    #[must_use]
+    pub fn connection_id(&self, first_ns: u64) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self, first_ns).hash(&mut hasher);
+        hasher.finish()
+    }
+
     /// The address of one end.
     #[must_use]
     pub fn address(&self, side: Side) -> IpAddr {

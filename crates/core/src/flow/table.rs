@@ -3,7 +3,6 @@
 //! they are wanted.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::endpoint::Identity;
 use crate::event::{FlowClosed, FlowOpened, HookId};
@@ -393,9 +392,15 @@ impl Row {
     ) -> FlowEntry {
         let own = self.own_part(entry);
         self.reported_packets = counted_packets(&own);
-        let mut hasher = DefaultHasher::new();
-        (key, self.first_ns).hash(&mut hasher);
-        report(Report { id: hasher.finish(), event, state, time_ns, key, entry: own, ends: &mut self.ends });
+        report(Report {
+            id: key.connection_id(self.first_ns),
+            event,
+            state,
+            time_ns,
+            key,
+            entry: own,
+            ends: &mut self.ends,
+        });
         own
     }
 

@@ -4,17 +4,18 @@ use std::io::{self, Write};
 
 use anstyle::Style;
 use jiff::tz::TimeZone;
-use weir_core::record::{FlowEvent, FlowRecord, PacketRecord, Record};
+use weir_core::record::{FlowEvent, FlowRecord, PacketRecord, Record, RequestRecord};
 use weir_core::text;
 
 use super::cell::{Cell, Columns};
-use super::{Out, Sink, flow_cells, packet_cells, summary};
+use super::{Out, Sink, flow_cells, packet_cells, request_cells, summary};
 
 pub(super) struct Compact {
     zone: TimeZone,
     color: bool,
     flows: Columns,
     packets: Columns,
+    requests: Columns,
     out: Out,
 }
 
@@ -27,6 +28,8 @@ impl Compact {
             flows: Columns::new(&[12, 0, 0, 0, 11, 0], 1),
             // Time, interface, source, destination, protocol.
             packets: Columns::new(&[15, 0, 0, 0, 0], 1),
+            // Time, client, server, protocol, what was asked, status, latency, bytes.
+            requests: Columns::new(&[12, 0, 0, 0, 0, 0, 7, 0], 1),
             out,
         }
     }
@@ -86,6 +89,23 @@ impl Compact {
         self.packets.fit(&cells);
         self.packets.line(&cells)
     }
+
+    fn request(&mut self, request: &RequestRecord) -> String {
+        let latency = request.latency_us.map(text::duration_us);
+        let cells = [
+            self.cell().time(&self.zone, request.time, 3),
+            self.cell().endpoint(&request.client),
+            self.cell().gap(1).plain("→ ").endpoint(&request.server),
+            self.cell().plain(&request.protocol.to_uppercase()),
+            request_cells::asked(self.cell(), request),
+            request_cells::status(self.cell(), request),
+            self.cell().right().plain(latency.as_deref().unwrap_or("-")),
+            self.cell().plain(&request_cells::sizes(request)),
+            request_cells::notes(self.cell(), request),
+        ];
+        self.requests.fit(&cells);
+        self.requests.line(&cells)
+    }
 }
 
 impl Sink for Compact {
@@ -97,6 +117,10 @@ impl Sink for Compact {
             }
             Record::Packet(packet) => {
                 let line = self.packet(packet);
+                writeln!(self.out, "{line}")
+            }
+            Record::Request(request) => {
+                let line = self.request(request);
                 writeln!(self.out, "{line}")
             }
             Record::Summary(record) => summary::write(&mut self.out, self.color, record),

@@ -50,6 +50,13 @@ fn lost_words(reason: &str) -> Option<(&'static str, &'static str)> {
         "dns_ring_full" => ("DNS answer", "not read: the event ring was full"),
         "dns_truncated" => ("DNS answer", "longer than what is captured, read in part"),
         "dns_names_evicted" => ("DNS name", "forgotten: there are too many"),
+        "stream_gaps_lost" => ("hole", "in TCP streams, acknowledged but not captured"),
+        "stream_gaps_cut" => ("packet", "of streams captured only in part"),
+        "stream_gaps_not_seen" => ("hole", "in TCP streams that nobody acknowledged"),
+        "conversations_evicted" => {
+            ("connection", "whose requests were not followed to the end: no memory left")
+        }
+        "messages_too_long" => ("message", "too long to be kept"),
         "tally_full" => ("packet", "in no flow, without room to count why"),
         "undecodable" => ("event", "that could not be understood"),
         _ => return None,
@@ -82,13 +89,15 @@ fn counted(count: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use weir_core::l7::Tally;
     use weir_core::loss::{EventLosses, TallyReason};
 
     #[test]
     fn every_reason_has_words() {
         let tallied = TallyReason::ALL.into_iter().filter(|reason| reason.is_loss()).map(TallyReason::name);
         let events = EventLosses::default().named().map(|(name, _)| name);
-        for reason in tallied.chain(events).chain(["dns_names_evicted"]) {
+        let requests = Tally::default().losses().map(|(name, _)| name);
+        for reason in tallied.chain(events).chain(requests).chain(["dns_names_evicted"]) {
             assert!(lost_words(reason).is_some(), "{reason}");
         }
         for reason in TallyReason::ALL.into_iter().filter(|reason| !reason.is_loss()) {

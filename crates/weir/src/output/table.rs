@@ -3,11 +3,11 @@
 use std::io::{self, Write};
 
 use jiff::tz::TimeZone;
-use weir_core::record::{FlowEvent, FlowRecord, PacketRecord, Record};
+use weir_core::record::{FlowEvent, FlowRecord, PacketRecord, Record, RequestRecord};
 use weir_core::text;
 
 use super::cell::{BOLD, Cell, Columns};
-use super::{Out, Sink, flow_cells, packet_cells, summary};
+use super::{Out, Sink, flow_cells, packet_cells, request_cells, summary};
 
 /// Columns grow by so much at a time: each growth repeats the header.
 const COLUMN_STEP: usize = 8;
@@ -40,11 +40,26 @@ const PACKET_COLUMNS: [(&str, usize); 11] = [
     ("WINDOW", 6),
 ];
 
+const REQUEST_COLUMNS: [(&str, usize); 11] = [
+    ("TIME", 12),
+    ("CLIENT", 24),
+    ("SERVER", 24),
+    ("PROTOCOL", 8),
+    ("REQUEST", 32),
+    ("STATUS", 8),
+    ("LATENCY", 8),
+    ("TOTAL", 8),
+    ("SENT", 8),
+    ("RECEIVED", 8),
+    ("NOTES", 0),
+];
+
 pub(super) struct Table {
     zone: TimeZone,
     color: bool,
     flows: Sheet,
     packets: Sheet,
+    requests: Sheet,
     out: Out,
 }
 
@@ -82,7 +97,14 @@ impl Sheet {
 
 impl Table {
     pub(super) fn new(zone: TimeZone, color: bool, out: Out) -> Self {
-        Self { zone, color, flows: Sheet::new(FLOW_COLUMNS), packets: Sheet::new(PACKET_COLUMNS), out }
+        Self {
+            zone,
+            color,
+            flows: Sheet::new(FLOW_COLUMNS),
+            packets: Sheet::new(PACKET_COLUMNS),
+            requests: Sheet::new(REQUEST_COLUMNS),
+            out,
+        }
     }
 
     fn cell(&self) -> Cell {
@@ -132,6 +154,22 @@ impl Table {
             number(packet.tcp_window.map(u32::from)),
         ]
     }
+
+    fn request(&self, request: &RequestRecord) -> [Cell; 11] {
+        [
+            self.cell().time(&self.zone, request.time, 3),
+            self.cell().endpoint(&request.client),
+            self.cell().endpoint(&request.server),
+            self.cell().plain(&request.protocol.to_uppercase()),
+            request_cells::asked(self.cell(), request),
+            request_cells::status(self.cell(), request),
+            self.number(request.latency_us.map(text::duration_us)),
+            self.number(request.total_us.map(text::duration_us)),
+            self.number(Some(text::bytes(request.request_bytes))),
+            self.number(Some(text::bytes(request.response_bytes))),
+            request_cells::notes(self.cell(), request),
+        ]
+    }
 }
 
 impl Sink for Table {
@@ -144,6 +182,10 @@ impl Sink for Table {
             Record::Packet(packet) => {
                 let cells = self.packet(packet);
                 self.packets.write(&mut self.out, self.color, &cells)
+            }
+            Record::Request(request) => {
+                let cells = self.request(request);
+                self.requests.write(&mut self.out, self.color, &cells)
             }
             Record::Summary(record) => summary::write(&mut self.out, self.color, record),
         }

@@ -5,7 +5,8 @@ use jiff::Timestamp;
 use weir_core::endpoint::{Container, Endpoint, Identity};
 use weir_core::flow::Protocol;
 use weir_core::record::{
-    FlowEvent, FlowRecord, InterfaceCounters, PacketDirection, PacketRecord, State, SummaryRecord, Verdict,
+    AttributeValue, Capture, FlowEvent, FlowRecord, InterfaceCounters, Matched, PacketDirection,
+    PacketRecord, RequestRecord, State, SummaryRecord, Verdict,
 };
 use weir_core::text::is_invisible;
 
@@ -186,6 +187,55 @@ fn flows() -> Vec<Record> {
     [query(), ping(), broken(), query()].into_iter().map(Record::Flow).collect()
 }
 
+fn request() -> RequestRecord {
+    RequestRecord {
+        time: time(),
+        flow: "0123456789abcdef".into(),
+        client: query().client,
+        server: query().server,
+        protocol: "http",
+        operation: "GET".into(),
+        target: Some("/orders/17".into()),
+        status: Some("200".into()),
+        ok: Some(true),
+        error: None,
+        request_bytes: 412,
+        response_bytes: 18_400,
+        latency_us: Some(820),
+        total_us: Some(1_900),
+        matched: Matched::Yes,
+        capture: Capture::Complete,
+        attributes: [("http.request.method", AttributeValue::from("GET"))].into(),
+    }
+}
+
+fn requests() -> Vec<Record> {
+    let unanswered = RequestRecord {
+        status: None,
+        ok: None,
+        response_bytes: 0,
+        latency_us: None,
+        total_us: None,
+        matched: Matched::NoResponse,
+        capture: Capture::Gap,
+        ..request()
+    };
+    let unasked = RequestRecord {
+        operation: String::new(),
+        target: None,
+        status: Some("502".into()),
+        ok: Some(false),
+        error: Some("Bad Gateway".into()),
+        request_bytes: 0,
+        latency_us: None,
+        total_us: None,
+        matched: Matched::NoRequest,
+        capture: Capture::Midstream,
+        ..request()
+    };
+    [request(), unanswered, unasked].into_iter().map(|one| Record::Request(Box::new(one))).collect()
+}
+
 fn summary() -> SummaryRecord {
     SummaryRecord {
         time: time(),
@@ -247,6 +297,29 @@ fn a_packet_is_one_line() {
 }
 
 #[test]
+fn a_request_is_one_line() {
+    let expected = [
+        "12:01:07.482  shop/web:43122 → shop/db:3306  HTTP  GET /orders/17  200  0.82 ms  412 B / 18.4 kB",
+        "12:01:07.482  shop/web:43122 → shop/db:3306  HTTP  GET /orders/17  no answer        -  412 B / 0 B      gap",
+        "12:01:07.482  shop/web:43122 → shop/db:3306  HTTP  ?               502              -  0 B / 18.4 kB    \
+         Bad Gateway  request not seen  midstream",
+    ];
+    assert_eq!(written(Format::Compact, false, &requests()).lines().collect::<Vec<_>>(), expected);
+    let table = written(Format::Table, false, &requests());
+    assert!(table.starts_with("TIME          CLIENT"), "{table}");
+    assert_eq!(table.lines().count(), 5, "the header again where the status grew: {table}");
+}
+
+#[test]
+fn a_long_target_is_cut_for_people_only() {
+    let target = "/é".repeat(200);
+    let long = [Record::Request(Box::new(RequestRecord { target: Some(target.clone()), ..request() }))];
+    let line = written(Format::Compact, false, &long);
+    assert!(line.contains(&format!("{}…", "/é".repeat(80))), "{line}");
+    assert!(written(Format::Jsonl, false, &long).contains(&target));
+}
+
+#[test]
 fn colour_is_not_the_only_sign() {
     let colored = written(Format::Compact, true, &[Record::Flow(query())]);
     assert_eq!(
@@ -256,7 +329,7 @@ fn colour_is_not_the_only_sign() {
          1.2 kB / 18.4 kB  rtt 0.11 ms\n"
     );
     for format in [Format::Compact, Format::Table] {
-        let records = [flows(), packets(), vec![Record::Summary(summary())]].concat();
+        let records = [flows(), packets(), requests(), vec![Record::Summary(summary())]].concat();
         let mut stripped = written(format, true, &records);
         while let Some(start) = stripped.find('\u{1b}') {
             let length = stripped[start..].find('m').unwrap();
@@ -312,7 +385,7 @@ in no flow: 12 ARP, 3 not IP
 
 #[test]
 fn json_is_an_array_and_jsonl_is_lines() {
-    let records = [flows(), packets(), vec![Record::Summary(summary())]].concat();
+    let records = [flows(), packets(), requests(), vec![Record::Summary(summary())]].concat();
     let expected: Vec<_> = records.iter().map(|record| serde_json::to_value(record).unwrap()).collect();
 
     let array = written(Format::Json, false, &records);

@@ -1,0 +1,40 @@
+//! The names of attributes: OpenTelemetry's semantic conventions 1.44, and a
+//! few of weir's own for what they have no name for.
+
+macro_rules! attributes {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// One attribute of a request.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Attribute {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Attribute {
+            /// Every attribute.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// As in records.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+attributes! {
+    /// What the protocol's rules do not allow, or what smells of an attack.
+    Anomalies = "weir.anomalies",
+    /// How many records answered the question.
+    DnsAnswerCount = "weir.dns.answer_count",
+    /// The name that was asked for.
+    DnsQuestionName = "dns.question.name",
+    /// The kind of error, where there is one.
+    ErrorType = "error.type",
+    /// Version of the protocol.
+    NetworkProtocolVersion = "network.protocol.version",
+    /// What carries the protocol: `tcp`, `udp`.
+    NetworkTransport = "network.transport",
+}

@@ -1,0 +1,87 @@
+//! What a parser finds: one request with its answer.
+
+use std::collections::BTreeMap;
+
+use super::{Attribute, Times};
+use crate::record::{AttributeValue, Capture};
+use crate::stream::Gap;
+
+/// A message's place in time, and its size on the wire.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Part {
+    /// When its first byte came.
+    pub first_ns: u64,
+    /// When its last byte came (so far).
+    pub last_ns: u64,
+    /// Its bytes as sent, whether captured or not (so far).
+    pub bytes: u64,
+}
+
+impl Part {
+    /// A message of which these bytes are the first.
+    #[must_use]
+    pub fn new(times: Times, bytes: u64) -> Self {
+        Self { first_ns: times.first_ns, last_ns: times.last_ns, bytes }
+    }
+
+    /// More of it came.
+    pub fn grow(&mut self, time_ns: u64, bytes: u64) {
+        self.last_ns = self.last_ns.max(time_ns);
+        self.bytes += bytes;
+    }
+}
+
+/// One request with its answer, as far as they were seen. All texts in it are
+/// redacted already.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Exchange {
+    /// What was asked for: the method, the command. Empty if not known.
+    pub operation: String,
+    /// Of what: path, statement, key, name.
+    pub target: Option<String>,
+    /// As the protocol says it.
+    pub status: Option<String>,
+    /// Whether the server did what was asked.
+    pub ok: Option<bool>,
+    /// What the server said was wrong.
+    pub error: Option<String>,
+    /// The request; `None`: not seen, or not to be told which.
+    pub request: Option<Part>,
+    /// The answer, likewise.
+    pub response: Option<Part>,
+    /// How much of both was seen.
+    pub capture: Capture,
+    /// More, by OpenTelemetry's names.
+    pub attributes: BTreeMap<Attribute, AttributeValue>,
+}
+
+impl Exchange {
+    /// Sets an attribute.
+    pub fn set(&mut self, attribute: Attribute, value: impl Into<AttributeValue>) {
+        self.attributes.insert(attribute, value.into());
+    }
+
+    /// Notes that something is missing in it.
+    pub fn note_gap(&mut self, gap: Gap) {
+        self.note(match gap {
+            Gap::Cut => Capture::Truncated,
+            Gap::Lost | Gap::NotSeen => Capture::Gap,
+        });
+    }
+
+    /// Notes how much was seen; the worst that was noted stays.
+    pub fn note(&mut self, capture: Capture) {
+        self.capture = self.capture.max(capture);
+    }
+
+    /// Notes something that the protocol's rules do not allow, or that smells
+    /// of an attack; each kind once.
+    pub fn anomaly(&mut self, what: &str) {
+        let entry = self.attributes.entry(Attribute::Anomalies);
+        if let AttributeValue::Texts(all) = entry.or_insert_with(|| AttributeValue::Texts(Vec::new()))
+            && !all.iter().any(|one| one == what)
+        {
+            all.push(what.to_owned());
+        }
+    }
+}

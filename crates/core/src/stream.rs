@@ -1,0 +1,161 @@
+//! TCP streams, put together from segments as they passed a point of observation.
+//!
+//! What an observer cannot do: ask for a segment again. So bytes that it never
+//! gets are told as a [`Gap`], of known length, as soon as it is sure that they
+//! will not come: when the receiver has acknowledged them and goes on.
+//!
+//! Of overlapping copies the first counts, as with most receivers; a later copy
+//! with other bytes changes nothing.
+
+mod half;
+#[cfg(test)]
+mod tests;
+
+use crate::flow::Side;
+use half::Half;
+
+/// A reset counts only this close to where the stream stands: others are
+/// forged, or belong to an earlier connection.
+const RESET_WINDOW_BYTES: i64 = 1 << 20;
+
+/// One TCP segment. `payload` may be shorter than what was sent.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Segment<'a> {
+    /// Sequence number of the first byte (of the SYN, if there is one).
+    pub seq: u32,
+    /// Acknowledgement number, where the segment has one.
+    pub ack: Option<u32>,
+    /// Begins the stream.
+    pub syn: bool,
+    /// Ends the stream.
+    pub fin: bool,
+    /// Ends the connection.
+    pub rst: bool,
+    /// As much of the payload as was captured.
+    pub payload: &'a [u8],
+    /// As much as was sent; at least `payload.len()`.
+    pub payload_bytes: u32,
+}
+
+/// Why bytes are missing. Their number is known in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gap {
+    /// Their packet was captured, but not to its end (snap length).
+    Cut,
+    /// The receiver acknowledged them: they passed, but not through the capture.
+    Lost,
+    /// Later bytes came and nobody acknowledged these: they passed elsewhere or
+    /// not at all, and the room for waiting is used up, or the stream is over.
+    NotSeen,
+}
+
+/// How one direction of a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// FIN: everything was said.
+    Fin,
+    /// RST: broken off.
+    Reset,
+    /// No more is seen of it: the capture ends here, or nothing came for too
+    /// long, or its place in memory was needed.
+    Unseen,
+}
+
+/// The next thing in one direction, in the order in which it was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// Bytes.
+    Data(&'a [u8]),
+    /// That many bytes are missing here.
+    Gap(u64, Gap),
+    /// Nothing more comes. Once in each direction, and last.
+    End(End),
+}
+
+/// Both directions of a TCP connection.
+#[derive(Debug, Default)]
+pub struct Connection {
+    halves: [Half; 2],
+    client: Option<Side>,
+    reset: bool,
+}
+
+impl Connection {
+    /// Who opened it, if its SYN or SYN-ACK was seen.
+    #[must_use]
+    pub fn client(&self) -> Option<Side> {
+        self.client
+    }
+
+    /// Whether what this end sends was joined after its beginning.
+    #[must_use]
+    pub fn is_midstream(&self, side: Side) -> bool {
+        self.halves[side.index()].is_midstream()
+    }
+
+    /// Whether both directions have ended.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.halves.iter().all(Half::is_over)
+    }
+
+    /// Heap memory held, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.halves.iter().map(Half::memory_bytes).sum()
+    }
+
+    /// Whether the segment belongs to a new connection between the same ports:
+    /// a SYN that is no repetition of this connection's own.
+    #[must_use]
+    pub fn is_succeeded_by(&self, from: Side, segment: &Segment<'_>) -> bool {
+        if !segment.syn || segment.ack.is_some() {
+            return false;
+        }
+        let half = &self.halves[from.index()];
+        match half.distance(segment.seq.wrapping_add(1)) {
+            // An old SYN is at or behind what was delivered.
+            Some(distance) if !half.is_over() && !self.reset => {
+                !half.begins_at(segment.seq.wrapping_add(1)) && distance.abs() > RESET_WINDOW_BYTES
+            }
+            Some(_) => !half.begins_at(segment.seq.wrapping_add(1)),
+            None => false,
+        }
+    }
+
+    /// Takes a segment that `from` sent, and delivers what it completes, each
+    /// piece with the end that sent it.
+    pub fn segment(&mut self, from: Side, segment: &Segment<'_>, deliver: &mut impl FnMut(Side, Piece<'_>)) {
+        let (own, peer) = match &mut self.halves {
+            [low, high] if from == Side::Low => (low, high),
+            [low, high] => (high, low),
+        };
+        let mut first = segment.seq;
+        if segment.syn {
+            first = first.wrapping_add(1);
+            own.begin(first);
+            self.client = self.client.or(Some(if segment.ack.is_some() { from.other() } else { from }));
+        }
+        let length = segment.payload_bytes.max(u32::try_from(segment.payload.len()).unwrap_or(u32::MAX));
+        if let Some(ack) = segment.ack {
+            // Who answers has what it answers to: a hole in it will not be filled.
+            let certain = length > 0 || segment.fin;
+            peer.acknowledge(ack, certain, &mut |piece| deliver(from.other(), piece));
+        }
+        if segment.rst {
+            if own.distance(first).is_none_or(|distance| (0..=RESET_WINDOW_BYTES).contains(&distance)) {
+                self.reset = true;
+                self.finish(End::Reset, deliver);
+            }
+            return;
+        }
+        own.take(first, segment.payload, length, segment.fin, &mut |piece| deliver(from, piece));
+    }
+
+    /// Delivers what still waits behind holes, and ends both directions.
+    pub fn finish(&mut self, end: End, deliver: &mut impl FnMut(Side, Piece<'_>)) {
+        for side in [Side::Low, Side::High] {
+            self.halves[side.index()].finish(end, &mut |piece| deliver(side, piece));
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! One direction of a connection.
+
+use std::collections::BTreeMap;
+
+use super::{End, Gap, Piece};
+
+/// Room for segments that wait behind a hole, of one direction: what a
+/// connection has in flight at 10 Gbit/s and 1 ms.
+const HELD_BYTES_MAX: usize = 1 << 20;
+/// What a held segment costs besides its bytes.
+const HELD_OVERHEAD_BYTES: usize = 96;
+/// Nobody has a window of more than a GiB: what is further ahead is nonsense.
+const AHEAD_BYTES_MAX: i64 = 1 << 30;
+/// A keep-alive repeats one byte that was acknowledged before; as the first
+/// thing seen of a stream it would be taken for its beginning.
+const KEEP_ALIVE_BYTES: u32 = 1;
+
+#[derive(Debug, Default)]
+pub(super) struct Half {
+    start: Option<Start>,
+    /// Where the next byte to deliver stands, counted from the start.
+    at: u64,
+    /// Segments beyond a hole, by their place. They do not overlap.
+    held: BTreeMap<u64, Held>,
+    held_bytes: usize,
+    /// Up to here the receiver acknowledged.
+    acknowledged: u64,
+    /// Where the stream ends, if its FIN was seen.
+    fin: Option<u64>,
+    over: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    seq: u32,
+    midstream: bool,
+}
+
+#[derive(Debug)]
+struct Held {
+    bytes: Box<[u8]>,
+    /// As sent; at least `bytes.len()`.
+    length: u64,
+}
+
+impl Half {
+    pub(super) fn is_midstream(&self) -> bool {
+        self.start.is_some_and(|start| start.midstream)
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    pub(super) fn begin(&mut self, seq: u32) {
+        if self.start.is_none() {
+            self.start = Some(Start { seq, midstream: false });
+        }
+    }
+
+    /// Whether the stream's first byte has this number.
+    pub(super) fn begins_at(&self, seq: u32) -> bool {
+        self.start.is_some_and(|start| start.seq == seq)
+    }
+
+    /// How far ahead of the next byte to deliver this number is. Sequence
+    /// numbers wrap, so it is the nearer of the two possible answers.
+    pub(super) fn distance(&self, seq: u32) -> Option<i64> {
+        // The low half of the offset is all that 32-bit numbers can tell apart.
+        let next = self.start?.seq.wrapping_add(self.at as u32);
+        Some(i64::from(seq.wrapping_sub(next).cast_signed()))
+    }
+
+    /// The place of a number, if it is near enough to make sense and not
+    /// before the start.
+    fn place(&self, seq: u32) -> Option<u64> {
+        let distance = self.distance(seq)?;
+        (distance <= AHEAD_BYTES_MAX).then(|| self.at.checked_add_signed(distance)).flatten()
+    }
+
+    /// The receiver has everything before `ack`. `certain`: it said so together
+    /// with something of its own, so that what is missing is not just late.
+    pub(super) fn acknowledge(&mut self, ack: u32, certain: bool, deliver: &mut impl FnMut(Piece<'_>)) {
+        let Some(place) = self.place(ack).filter(|_| !self.over) else { return };
+        self.acknowledged = self.acknowledged.max(place);
+        self.advance(deliver);
+        let lost_to = self.fin.map_or(self.acknowledged, |fin| self.acknowledged.min(fin));
+        if certain && self.held.is_empty() && lost_to > self.at {
+            self.give_up(lost_to, Gap::Lost, deliver);
+            self.advance(deliver);
+        }
+    }
+
+    pub(super) fn take(
+        &mut self,
+        seq: u32,
+        payload: &[u8],
+        length: u32,
+        fin: bool,
+        deliver: &mut impl FnMut(Piece<'_>),
+    ) {
+        if self.over {
+            return;
+        }
+        if self.start.is_none() {
+            if length <= KEEP_ALIVE_BYTES && !fin {
+                return;
+            }
+            self.start = Some(Start { seq, midstream: true });
+        }
+        let Some(distance) = self.distance(seq).filter(|distance| *distance <= AHEAD_BYTES_MAX) else {
+            return;
+        };
+        let mut length = u64::from(length);
+        let mut payload = payload;
+        let mut place = self.at;
+        if distance < 0 {
+            // Bytes that were delivered already, or passed before the start.
+            let old = distance.unsigned_abs();
+            if old > length {
+                return;
+            }
+            payload = payload.get(usize::try_from(old).unwrap_or(usize::MAX)..).unwrap_or_default();
+            length -= old;
+        } else {
+            place += distance.unsigned_abs();
+        }
+        if fin && self.fin.is_none() {
+            self.fin = Some(place + length);
+        }
+        if let Some(fin) = self.fin {
+            length = length.min(fin.saturating_sub(place));
+            payload = payload.get(..usize::try_from(length).unwrap_or(usize::MAX)).unwrap_or(payload);
+        }
+        if place == self.at && self.held.is_empty() {
+            // The usual case: in order, nothing copied.
+            self.pass(payload, length, deliver);
+        } else if length > 0 {
+            self.hold(place, payload, length);
+        }
+        self.advance(deliver);
+    }
+
+    /// What nobody holds yet of a segment.
+    fn hold(&mut self, place: u64, payload: &[u8], length: u64) {
+        let end = place + length;
+        let before = self.held.range(..=place).next_back().map(|(start, held)| start + held.length);
+        let mut from = before.map_or(place, |covered| covered.max(place));
+        let later: Vec<(u64, u64)> =
+            self.held.range(place + 1..end).map(|(start, held)| (*start, start + held.length)).collect();
+        for (start, covered) in later.into_iter().chain([(end, end)]) {
+            if from < start.min(end) {
+                self.insert(from, start.min(end), place, payload);
+            }
+            from = from.max(covered);
+        }
+    }
+
+    fn insert(&mut self, from: u64, to: u64, place: u64, payload: &[u8]) {
+        let index = |at: u64| usize::try_from(at - place).unwrap_or(usize::MAX).min(payload.len());
+        let bytes = payload.get(index(from)..index(to)).unwrap_or_default();
+        self.held_bytes += bytes.len() + HELD_OVERHEAD_BYTES;
+        self.held.insert(from, Held { bytes: bytes.into(), length: to - from });
+    }
+
+    /// Delivers what is next, and steps over holes that will not be filled.
+    fn advance(&mut self, deliver: &mut impl FnMut(Piece<'_>)) {
+        while let Some((place, _)) = self.held.first_key_value() {
+            let place = *place;
+            if place > self.at {
+                let lost_to = self.acknowledged.min(place);
+                if lost_to > self.at {
+                    self.give_up(lost_to, Gap::Lost, deliver);
+                } else if self.held_bytes > HELD_BYTES_MAX {
+                    self.give_up(place, Gap::NotSeen, deliver);
+                } else {
+                    break;
+                }
+                continue;
+            }
+            self.pass_held(deliver);
+        }
+        if self.fin == Some(self.at) && !self.over {
+            self.over = true;
+            deliver(Piece::End(End::Fin));
+        }
+    }
+
+    fn pass_held(&mut self, deliver: &mut impl FnMut(Piece<'_>)) {
+        if let Some((_, held)) = self.held.pop_first() {
+            self.held_bytes -= held.bytes.len() + HELD_OVERHEAD_BYTES;
+            self.pass(&held.bytes, held.length, deliver);
+        }
+    }
+
+    fn pass(&mut self, bytes: &[u8], length: u64, deliver: &mut impl FnMut(Piece<'_>)) {
+        if !bytes.is_empty() {
+            deliver(Piece::Data(bytes));
+        }
+        let cut = length.saturating_sub(bytes.len() as u64);
+        if cut > 0 {
+            deliver(Piece::Gap(cut, Gap::Cut));
+        }
+        self.at += length;
+    }
+
+    fn give_up(&mut self, to: u64, why: Gap, deliver: &mut impl FnMut(Piece<'_>)) {
+        deliver(Piece::Gap(to - self.at, why));
+        self.at = to;
+    }
+
+    pub(super) fn finish(&mut self, end: End, deliver: &mut impl FnMut(Piece<'_>)) {
+        if self.over {
+            return;
+        }
+        while let Some((place, _)) = self.held.first_key_value() {
+            let place = *place;
+            if place > self.at {
+                self.give_up(place, Gap::NotSeen, deliver);
+            }
+            self.pass_held(deliver);
+        }
+        self.over = true;
+        deliver(Piece::End(end));
+    }
+}
