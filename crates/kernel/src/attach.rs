@@ -19,6 +19,7 @@ use std::sync::Arc;
 use weir_core::event::Hook;
 
 use clsact::{Clsact, Filters};
+use instance::is_alive;
 use rtnetlink::Refusal;
 use tcx::Link;
 
@@ -184,7 +185,7 @@ impl Attacher {
     /// [`Datapath::program`](crate::Datapath::program) does. They are duplicated: the programs stay loaded as long
     /// as the attacher or an attachment lives.
     ///
-    /// With clsact this also removes what weirs that were killed have left in this network namespace.
+    /// This also removes the clsact filters that weirs that were killed have left in this network namespace.
     ///
     /// # Errors
     /// The descriptors cannot be duplicated, or what was left cannot be removed.
@@ -204,7 +205,10 @@ impl Attacher {
             egress_ip: duplicate(Hook::Egress, false)?,
         };
         let chain = match method {
-            Method::Tcx => Chain::Tcx,
+            Method::Tcx => {
+                clsact::clean_all(|instance| !is_alive(instance))?;
+                Chain::Tcx
+            }
             Method::Clsact => Chain::Clsact(Arc::new(Clsact::start()?)),
         };
         Ok(Attacher { programs, chain })

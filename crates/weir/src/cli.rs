@@ -142,7 +142,7 @@ pub enum ColorChoice {
 /// How to get at the packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum AttachChoice {
-    /// TCX where the kernel has it, else clsact.
+    /// TCX where the kernel has it and interfaces are few, else clsact.
     Auto,
     /// BPF links in the kernel's own chain of programs (Linux 6.6).
     Tcx,

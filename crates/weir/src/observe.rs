@@ -1,5 +1,6 @@
 //! `weir observe`: live flows, alone, without a daemon, leaving nothing behind.
 
+mod method;
 mod pipeline;
 mod printer;
 mod watched;
@@ -11,10 +12,10 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, at, bounded, never, select};
 use jiff::Timestamp;
 use weir_core::event::Event;
-use weir_kernel::attach::{self, Attacher, Method};
+use weir_kernel::attach::{Attacher, Method};
 use weir_kernel::{Datapath, Options};
 
-use crate::cli::{AttachChoice, ColorChoice, ObserveArgs};
+use crate::cli::{ColorChoice, ObserveArgs};
 use crate::error::Error;
 use crate::host::{self, HostEvent, WatchOptions};
 use crate::output;
@@ -38,11 +39,7 @@ pub fn run(arguments: &ObserveArgs) -> Result<ExitCode, Error> {
 
     let max_flows = arguments.max_flows.unwrap_or_else(default_max_flows);
     let mut datapath = Datapath::load(&Options { max_flows, packet_events: arguments.packets })?;
-    let method = match arguments.attach {
-        AttachChoice::Auto => attach::probe()?,
-        AttachChoice::Tcx => Method::Tcx,
-        AttachChoice::Clsact => Method::Clsact,
-    };
+    let method = method::choose(arguments.attach, &filter)?;
     let attacher = Attacher::new(method, |name| datapath.program(name))?;
     let table = datapath.flow_table().map_err(system("cannot open the flow table"))?;
 
