@@ -138,6 +138,13 @@ static __always_inline void fragment_key_set(struct fragment_key *key, const str
 	key->protocol = ip->protocol;
 }
 
+/* Whether the transport header has a word in the key. */
+static __always_inline bool packet_has_ports(__u8 protocol)
+{
+	return protocol == PROTOCOL_TCP || protocol == PROTOCOL_UDP || protocol == PROTOCOL_UDPLITE ||
+	       protocol == PROTOCOL_SCTP || protocol == PROTOCOL_ICMP || protocol == PROTOCOL_ICMPV6;
+}
+
 /* A later fragment has no transport header: the first one left word. */
 static __always_inline int packet_join_fragment(const struct ip_layer *ip, struct ports *ports)
 {
@@ -147,7 +154,7 @@ static __always_inline int packet_join_fragment(const struct ip_layer *ip, struc
 	fragment_key_set(&key, ip);
 	first = bpf_map_lookup_elem(&fragments, &key);
 	if (!first)
-		return TALLY_FRAGMENT_UNJOINED;
+		return packet_has_ports(ip->protocol) ? TALLY_FRAGMENT_UNJOINED : 0;
 	ports->source = first->source_port;
 	ports->destination = first->destination_port;
 	ports->icmp_type = first->icmp_type;

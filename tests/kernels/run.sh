@@ -15,7 +15,7 @@ packages=(weir-kernel weir)
 tools=(ip tc nsenter bpftool ping ethtool socat)
 # Of root_ tests, those that have nothing to learn from another kernel, or need
 # more than an initramfs or an emulated processor has.
-skip=(docker the_page_works thousand quickly)
+skip=(docker the_page_works thousand quickly property::)
 timeout_s=${WEIR_KERNELS_TIMEOUT_S:-240}
 here=tests/kernels
 store=$(realpath -m "${CARGO_TARGET_DIR:-target}")/kernels

@@ -88,9 +88,9 @@ fn rows() -> Vec<Row> {
         });
         let gre = Frame::between(a, b).raw(protocol::GRE);
         rows.push(Row {
-            what: "a protocol without ports",
-            frames: vec![piece(&gre, 10, 0, true), piece(&gre, 10, 64, false)],
-            joined: 2,
+            what: "a protocol without ports, the last piece first",
+            frames: vec![piece(&gre, 10, 128, false), piece(&gre, 10, 0, true), piece(&gre, 10, 64, true)],
+            joined: 3,
             unjoined: 0,
             key: Some(key(protocol::GRE, (a, 0), (b, 0)).0),
         });

@@ -129,14 +129,26 @@ impl Lab {
 
     #[track_caller]
     fn run_in(&self, at: At, ethernet: bool, frame: &[u8]) {
+        self.run_all(at, ethernet, [frame]);
+    }
+
+    /// The same for many frames: the table is looked at before the first and
+    /// after the last. Looking at it for each takes long on an emulated machine.
+    #[track_caller]
+    pub(crate) fn run_all<'a>(&self, at: At, ethernet: bool, frames: impl IntoIterator<Item = &'a [u8]>) {
         let before = self.total();
         let program = ProgramName { hook: at.hook, ethernet };
-        let run = self.datapath.test_run(program, self.devices[at.device], frame, 1).unwrap();
-        assert_eq!(run.verdict, -1, "the verdict of {program} for {frame:02x?}");
-        assert_eq!(run.frame, frame, "{program} changed a frame");
+        let mut expected = Counters::default();
+        let mut last = None;
+        for frame in frames {
+            let run = self.datapath.test_run(program, self.devices[at.device], frame, 1).unwrap();
+            assert_eq!(run.verdict, -1, "the verdict of {program} for {frame:02x?}");
+            assert_eq!(run.frame, frame, "{program} changed a frame");
+            expected += Counters { packets: 1, bytes: frame.len() as u64 };
+            last = Some(frame);
+        }
         let counted = self.total().since(before);
-        let expected = Counters { packets: 1, bytes: frame.len() as u64 };
-        assert_eq!(counted, expected, "what {program} counted of {frame:02x?}");
+        assert_eq!(counted, expected, "what {program} counted, up to {last:02x?}");
     }
 
     /// Runs a frame many times over.
