@@ -12,7 +12,7 @@ cd "$(dirname "$0")/../.."
 releases=("$@")
 [ ${#releases[@]} -gt 0 ] || releases=(bullseye bookworm trixie)
 packages=(weir-kernel weir)
-tools=(ip tc nsenter bpftool ping ethtool socat)
+tools=(ip tc nsenter setpriv bpftool ping ethtool socat)
 # Of root_ tests, those that have nothing to learn from another kernel, or need
 # more than an initramfs or an emulated processor has.
 skip=(docker the_page_works thousand quickly property::)

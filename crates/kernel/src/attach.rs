@@ -247,6 +247,9 @@ impl Attacher {
 
     fn link(&self, ifindex: u32, name: ProgramName) -> Result<Link, AttachError> {
         tcx::attach(self.programs.get(name), ifindex, name.hook).map_err(|error| {
+            if error.raw_os_error() == Some(libc::EINVAL) && matches!(tcx::is_supported(), Ok(false)) {
+                return AttachError::NoTcx;
+            }
             let action =
                 |interface: &str| format!("attach {name} to the {} of {interface} with TCX", name.hook);
             AttachError::refused_at(ifindex, action, error.into())
