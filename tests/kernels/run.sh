@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the tests whose names begin with root_ on other kernels than this
-# machine's: boots each in QEMU (emulated, so neither KVM nor root is needed).
+# Runs some of the tests on other kernels than this machine's: boots each in QEMU
+# (emulated, so neither KVM nor root is needed). selection.txt says which tests.
 #   run.sh [RELEASE...]      default: bullseye (5.10) bookworm (6.1) trixie (6.12)
 # Each machine is an initramfs: busybox, a few host tools, the test programs as
 # cargo built them, and the libraries they are linked with. Kernels and console
@@ -11,31 +11,28 @@ cd "$(dirname "$0")/../.."
 
 releases=("$@")
 [ ${#releases[@]} -gt 0 ] || releases=(bullseye bookworm trixie)
-packages=(weir-kernel weir)
 tools=(ip tc nsenter setpriv bpftool ping ethtool socat)
-# Of root_ tests, those that have nothing to learn from another kernel, or need
-# more than an initramfs or an emulated processor has.
-skip=(docker the_page_works thousand quickly property::)
 timeout_s=${WEIR_KERNELS_TIMEOUT_S:-240}
 here=tests/kernels
+selection=${WEIR_KERNELS_SELECTION:-$here/selection.txt}
 store=$(realpath -m "${CARGO_TARGET_DIR:-target}")/kernels
 mkdir -p "$store"
 
-if [ "$(uname -m)" != x86_64 ]; then
-	echo "weir: other kernels are tested on x86_64 only, this is $(uname -m): NO KERNEL WAS TRIED." >&2
+fail() {
+	echo "weir: $*: NO KERNEL WAS TRIED." >&2
 	exit 1
-fi
+}
 
-# One line a program: test or bin, the package's folder, the program.
+[ "$(uname -m)" = x86_64 ] || fail "other kernels are tested on x86_64 only, this is $(uname -m)"
+
+# What of cargo's build goes along, one line a program: package, its folder, what
+# it is, its name, its path.
 programs() {
-	local package select=()
-	for package in "${packages[@]}"; do
-		select+=(-p "$package")
-	done
-	cargo test --locked --no-run --message-format=json-render-diagnostics "${select[@]}" |
+	cargo test --locked --no-run --message-format=json-render-diagnostics |
 		jq -r 'select(.reason == "compiler-artifact" and .executable != null)
-			| [if .profile.test then "test" else "bin" end,
-				(.manifest_path | rtrimstr("/Cargo.toml")), .executable] | @tsv'
+			| (.manifest_path | rtrimstr("/Cargo.toml")) as $folder
+			| [($folder | sub(".*/"; "")), $folder, (if .profile.test then "test" else "bin" end),
+				.target.name, .executable] | join(" ")'
 }
 
 # Into the image, at the path that it has here: a program and its libraries.
@@ -50,7 +47,7 @@ add_program() {
 
 # What all kernels have in common: $store/common.cpio.
 make_image() {
-	local applet tool kind folder program arguments=() name
+	local applet tool crate name folder program filter filters
 	image=$(mktemp -d "$store/image.XXXXXX")
 	trap 'rm -rf "$image"' EXIT
 	mkdir -p "$image"/{bin,busybox,dev,proc,run,sys,tmp,etc,var}
@@ -67,21 +64,24 @@ make_image() {
 	done
 	install -m 755 "$here/init.sh" "$image/init"
 
-	for name in "${skip[@]}"; do
-		arguments+=(--skip "$name")
-	done
-	while IFS=$'\t' read -r kind folder program; do
-		if [ "$kind" = test ]; then
-			"$program" --list root_ "${arguments[@]}" 2>/dev/null | grep ': test$' >/dev/null || continue
-			echo "$(basename "$program") $folder $program root_ ${arguments[*]}" >>"$image/tests"
-		fi
+	programs >"$image/programs"
+	while read -r folder program; do
 		mkdir -p "$image$folder"
 		add_program "$program"
-	done < <(programs)
-	if [ ! -e "$image/tests" ]; then
-		echo "weir: no test program has tests whose names begin with root_" >&2
-		exit 1
-	fi
+	done < <(awk '$3 == "bin" { print $2, $5 }' "$image/programs")
+	while read -r crate name filters; do
+		read -r folder program < <(awk -v crate="$crate" -v name="$name" \
+			'$1 == crate && $3 == "test" && $4 == name { print $2, $5 }' "$image/programs") ||
+			fail "cargo built no test program '$name' in crates/$crate"
+		for filter in $filters; do
+			# Not grep -q, which would end the program before it has said all.
+			"$program" --list "$filter" | grep ': test$' >/dev/null ||
+				fail "no test in crates/$crate, $name, is called '$filter'"
+		done
+		mkdir -p "$image$folder"
+		add_program "$program"
+		echo "$crate/$name $folder $program $filters" >>"$image/tests"
+	done < <(grep -v '^#' "$selection")
 	(cd "$image" && find . | cpio --quiet -R 0:0 -o -H newc) >"$store/common.cpio"
 	rm -rf "$image"
 }
