@@ -70,8 +70,7 @@ impl Lab {
             let run = scope.spawn(|| {
                 // A test that failed has poisoned it, and left nothing that the next does not clear.
                 let mut lab = lab.lock().unwrap_or_else(PoisonError::into_inner);
-                // SAFETY: the descriptor is open; only this thread moves.
-                assert_eq!(unsafe { libc::setns(lab.namespace.as_raw_fd(), libc::CLONE_NEWNET) }, 0);
+                lab.enter();
                 lab.begin();
                 test(&mut lab);
             });
@@ -98,6 +97,12 @@ impl Lab {
         let datapath = Datapath::load(options).unwrap();
         let table = datapath.flow_table().unwrap();
         Self { datapath, table, namespace, devices, tallied: Tallies::new(), lost: EventLosses::default() }
+    }
+
+    /// Moves this thread to where the devices are; running a frame asks for it.
+    pub(crate) fn enter(&self) {
+        // SAFETY: the descriptor is open; only this thread moves.
+        assert_eq!(unsafe { libc::setns(self.namespace.as_raw_fd(), libc::CLONE_NEWNET) }, 0);
     }
 
     /// Leaves nothing of the test before.

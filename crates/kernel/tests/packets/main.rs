@@ -13,6 +13,7 @@ mod icmp;
 mod lab;
 mod points;
 mod property;
+mod race;
 mod real;
 mod rows;
 mod tcp;
