@@ -6,7 +6,7 @@ use weir_testkit::tc::{self, CountingProgram, Hook};
 use weir_testkit::traffic;
 use weir_testkit::{Namespace, Topology, require_root};
 
-use crate::weir::{LIMIT, Weir};
+use crate::weir::{LIMIT, Weir, command};
 
 const DEVICES: [&str; 2] = ["veth-web", "veth-db"];
 
@@ -98,6 +98,19 @@ fn root_the_next_start_removes_what_sigkill_left() {
     assert_eq!(attached(topology.host()), [0, 5, 2], "its own four, and somebody else's");
     weir.finish();
     assert_only_the_other_is_left(&topology, &other);
+}
+
+#[test]
+fn root_down_removes_what_sigkill_left() {
+    require_root!();
+    let topology = Topology::with_containers(&["web", "db"]);
+    let other = leave_filters(&topology);
+    let output = command(topology.host(), &["down"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_only_the_other_is_left(&topology, &other);
+
+    // Nothing to do is no failure.
+    assert!(command(topology.host(), &["down"]).status().unwrap().success());
 }
 
 /// What a living weir uses is not left over.

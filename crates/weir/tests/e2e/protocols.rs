@@ -210,7 +210,7 @@ fn root_sctp_connection() {
     let (web, db) = (topology.container("web"), topology.container("db"));
     let weir = Weir::observe(topology.host(), &[]);
     let mut socat = db.namespace().command("socat");
-    let _server = weir_testkit::Daemon::start("socat", socat.args(["SCTP-LISTEN:7001,fork", "EXEC:cat"]));
+    let _server = weir_testkit::Daemon::start("socat", socat.args(["SCTP-LISTEN:7001,fork", "PIPE"]));
     let client = format!("echo over SCTP | socat -t 2 - SCTP:{}:7001", db.ipv4());
     wait_until(LIMIT, "the SCTP server answers", || {
         let output = web.namespace().command("sh").args(["-c", &client]).output().unwrap();
