@@ -104,6 +104,11 @@ impl CountingProgram {
     /// Loads it; it counts nothing until it is attached.
     #[must_use]
     pub fn load() -> Self {
+        // Before Linux 5.11 maps and programs are counted as locked memory.
+        let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: a pointer to a struct that lives across the call. Where it is
+        // refused it is not needed.
+        unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
         let mut create =
             MapCreate { map_type: BPF_MAP_TYPE_ARRAY, key_size: 4, value_size: 8, max_entries: 1 };
         let map = descriptor(bpf(BPF_MAP_CREATE, &mut create).expect("an array is made"));

@@ -7,7 +7,7 @@ use std::net::{IpAddr, UdpSocket};
 use serde_json::Value;
 use weir_testkit::packet::{Frame, protocol};
 use weir_testkit::traffic::{self, EchoServer};
-use weir_testkit::{Container, Namespace, Topology, require_root, wait_until};
+use weir_testkit::{Container, Daemon, Namespace, Stream, Topology, require_root, wait_until};
 
 use crate::weir::{LIMIT, Weir, at_interface, has_port, number, text};
 
@@ -210,15 +210,19 @@ fn root_sctp_connection() {
     let (web, db) = (topology.container("web"), topology.container("db"));
     let weir = Weir::observe(topology.host(), &[]);
     let mut socat = db.namespace().command("socat");
-    let _server = weir_testkit::Daemon::start("socat", socat.args(["SCTP-LISTEN:7001,fork", "PIPE"]));
-    let client = format!("echo over SCTP | socat -t 2 - SCTP:{}:7001", db.ipv4());
-    wait_until(LIMIT, "the SCTP server answers", || {
-        let output = web.namespace().command("sh").args(["-c", &client]).output().unwrap();
-        output.stdout == b"over SCTP\n"
+    let server = Daemon::start("socat", socat.args(["-u", "SCTP-LISTEN:7001", "-"]));
+    wait_until(LIMIT, "the SCTP server listens", || {
+        let endpoints = || std::fs::read_to_string("/proc/thread-self/net/sctp/eps").unwrap();
+        db.namespace().enter(endpoints).contains(" 7001 ")
     });
+    let client = format!("echo over SCTP | socat -u - SCTP:{}:7001", db.ipv4());
+    web.namespace().run("sh", &["-c", &client]);
+    server.wait_for_line(Stream::Out, LIMIT, |line| line == "over SCTP");
     let run = weir.finish();
-    let answered = |flow: &Value| has_port(flow, "sctp", 7001) && number(&flow["received_packets"]) > 2;
-    assert_between_web_and_db(run.flow(answered), &topology, db.ipv4().into());
+    let flow = run.flow(|flow| has_port(flow, "sctp", 7001));
+    assert_between_web_and_db(flow, &topology, db.ipv4().into());
+    // The association is made in four packets, two each way.
+    assert!(number(&flow["sent_packets"]) > 2 && number(&flow["received_packets"]) > 2, "{flow}");
 }
 
 /// Frames that no socket sends, as the kernel delivers them to the hook.
