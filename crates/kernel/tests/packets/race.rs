@@ -34,8 +34,11 @@ fn tcp_key(port: u16) -> FlowKey {
     key(6, (A, port), (B, 80)).0
 }
 
-/// For each port: every frame at its hook, at once.
-fn race(lab: &Lab, runners: &[(At, &(dyn Fn(u16) -> Vec<u8> + Sync))]) {
+/// What one processor gets: a frame for each port, at a hook.
+type Runner<'a> = (At, &'a (dyn Fn(u16) -> Vec<u8> + Sync));
+
+/// For each port: every runner's frame at once.
+fn race(lab: &Lab, runners: &[Runner<'_>]) {
     let arrived = AtomicUsize::new(0);
     thread::scope(|scope| {
         for (at, frame) in runners {
