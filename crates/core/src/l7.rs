@@ -41,8 +41,10 @@ mod engine;
 mod exchange;
 #[cfg(test)]
 mod harness;
+mod http;
 mod lane;
 mod pairs;
+mod redact;
 
 pub use attribute::Attribute;
 pub use engine::{Engine, Found, Limits, Tally};
@@ -53,7 +55,7 @@ pub use crate::stream::{End, Gap};
 
 /// Every protocol, in the order in which they are asked about a connection.
 /// Those that are sure of themselves stand first.
-pub static PROTOCOLS: &[&Protocol] = &[&dns::PROTOCOL];
+pub static PROTOCOLS: &[&Protocol] = &[&http::PROTOCOL, &dns::PROTOCOL];
 
 /// The names of all protocols, as they stand in records.
 pub fn names() -> impl Iterator<Item = &'static str> {
@@ -257,10 +259,20 @@ pub trait Parser: Send {
     /// A [`Step::Skip`] is over.
     fn skipped(&mut self, cx: &mut Context<'_>, direction: Direction, skipped: Skipped);
 
-    /// Bytes are missing outside of a skip, or those that came make no sense
-    /// (`gap` is `None`). What was being read of this direction is lost with
-    /// them; [`Parser::resync`] is asked next.
-    fn lost(&mut self, cx: &mut Context<'_>, direction: Direction, gap: Option<Gap>);
+    /// Bytes are missing outside of a skip; or, with `gap` as `None`, those that
+    /// came make no sense, are too many to be kept, have nothing after them, or
+    /// were passed over in search of a message's beginning.
+    /// What was being read of this direction is lost with them; [`Parser::resync`]
+    /// is asked next. `kept` is what had come of it: as given to
+    /// [`Parser::data`] last, perhaps with more after it, and perhaps nothing.
+    fn lost(
+        &mut self,
+        cx: &mut Context<'_>,
+        direction: Direction,
+        kept: &[u8],
+        times: Times,
+        gap: Option<Gap>,
+    );
 
     /// Looks for the beginning of a message. It must not be mistaken for the
     /// inside of one.

@@ -8,6 +8,7 @@
 //! - [`flow`]: one row per connection, built from events and table readings;
 //! - [`endpoint`], [`directory`]: who stands behind an address;
 //! - [`scene`]: what turns reports into records: names, devices, the calendar;
+//! - [`frame`]: segments and datagrams out of captured frames;
 //! - [`stream`]: TCP streams, put together from segments;
 //! - [`l7`]: application protocols: requests with their answers;
 //! - [`record`]: what leaves weir: flows, packets, requests, the summary;
@@ -22,6 +23,7 @@ pub mod endpoint;
 pub mod event;
 pub mod filter;
 pub mod flow;
+pub mod frame;
 pub mod l7;
 pub mod loss;
 pub mod record;

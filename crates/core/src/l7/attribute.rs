@@ -33,8 +33,28 @@ attributes! {
     DnsQuestionName = "dns.question.name",
     /// The kind of error, where there is one.
     ErrorType = "error.type",
+    /// Bytes of the request's body, as sent.
+    HttpRequestBodySize = "http.request.body.size",
+    /// The method, if it is one of the usual; else `_OTHER`.
+    HttpRequestMethod = "http.request.method",
+    /// The method, if it is none of the usual.
+    HttpRequestMethodOriginal = "http.request.method_original",
+    /// Bytes of the answer's body, as sent.
+    HttpResponseBodySize = "http.response.body.size",
+    /// The answer's status.
+    HttpResponseStatusCode = "http.response.status_code",
     /// Version of the protocol.
     NetworkProtocolVersion = "network.protocol.version",
     /// What carries the protocol: `tcp`, `udp`.
     NetworkTransport = "network.transport",
+    /// The server's name, as the client called it.
+    ServerAddress = "server.address",
+    /// The server's port, as the client named it.
+    ServerPort = "server.port",
+    /// Path of the URL.
+    UrlPath = "url.path",
+    /// Query of the URL, redacted.
+    UrlQuery = "url.query",
+    /// What the client says it is.
+    UserAgentOriginal = "user_agent.original",
 }

@@ -186,9 +186,10 @@ impl Parser for Dns {
 
     fn skipped(&mut self, _: &mut Context<'_>, _: Direction, _: Skipped) {}
 
-    fn lost(&mut self, _: &mut Context<'_>, direction: Direction, gap: Option<Gap>) {
+    fn lost(&mut self, _: &mut Context<'_>, direction: Direction, _: &[u8], _: Times, gap: Option<Gap>) {
         // Numbers pair what is left; only what follows the hole is marked.
-        self.missing[direction.index()] = gap;
+        let missing = &mut self.missing[direction.index()];
+        *missing = gap.or(*missing);
     }
 
     fn resync(&mut self, direction: Direction, bytes: &[u8]) -> Resync {

@@ -61,6 +61,15 @@ impl Exchange {
         self.attributes.insert(attribute, value.into());
     }
 
+    /// Adds to an attribute that is a number.
+    pub fn add(&mut self, attribute: Attribute, more: u64) {
+        if let AttributeValue::Number(sum) =
+            self.attributes.entry(attribute).or_insert(AttributeValue::Number(0))
+        {
+            *sum += more;
+        }
+    }
+
     /// Notes that something is missing in it.
     pub fn note_gap(&mut self, gap: Gap) {
         self.note(match gap {

@@ -147,6 +147,9 @@ impl Lane {
         if self.skip.is_some() {
             self.end_skip(at, true);
         }
+        if !self.kept.is_empty() && !self.lost {
+            self.lose(at, None);
+        }
         self.kept = Vec::new();
         at.parser.close(at.cx, at.direction, end);
     }
@@ -173,14 +176,21 @@ impl Lane {
 
     /// What was being read cannot be read to its end.
     fn lose(&mut self, at: &mut Place<'_, '_>, gap: Option<Gap>) {
-        self.kept.clear();
-        self.kept_times = None;
+        let kept = std::mem::take(&mut self.kept);
+        let times = self.kept_times.take();
+        self.lose_kept(at, &kept, times, gap);
+    }
+
+    fn lose_kept(&mut self, at: &mut Place<'_, '_>, kept: &[u8], times: Option<Times>, gap: Option<Gap>) {
         self.wanted = 0;
+        // While searching, what is kept belongs to no message.
+        let kept = if self.lost { &[] } else { kept };
         if !self.lost {
             self.lost = true;
             self.searched_bytes = 0;
         }
-        at.parser.lost(at.cx, at.direction, gap);
+        let times = times.unwrap_or(Times { first_ns: at.time_ns, last_ns: at.time_ns });
+        at.parser.lost(at.cx, at.direction, kept, times, gap);
     }
 
     fn within_limit(&mut self, at: &mut Place<'_, '_>, outcome: Outcome) -> Outcome {
@@ -211,13 +221,21 @@ impl Lane {
                 return outcome;
             }
             if self.lost {
-                match at.parser.resync(at.direction, rest) {
+                let found = at.parser.resync(at.direction, rest);
+                let passed = match found {
+                    Resync::At(start) => start,
+                    Resync::Keep(tail) => rest.len().saturating_sub(tail),
+                };
+                if passed > 0 {
+                    // There may have been messages in them.
+                    at.parser.lost(at.cx, at.direction, &[], now, None);
+                }
+                match found {
                     Resync::At(start) => {
                         *used += start;
                         self.lost = false;
                     }
-                    Resync::Keep(tail) => {
-                        let passed = rest.len().saturating_sub(tail);
+                    Resync::Keep(_) => {
                         *used += passed;
                         self.searched_bytes += passed as u64;
                         if self.searched_bytes > RESYNC_BYTES_MAX {
@@ -266,9 +284,9 @@ impl Lane {
                 }
                 Step::Bypass(why) => return Outcome::Bypass(why),
                 Step::Desync => {
+                    self.lose_kept(at, &[], Some(times), None);
                     // Not here again, or this would never end.
                     *used += 1;
-                    self.lose(at, None);
                 }
             }
         }

@@ -21,6 +21,8 @@ pub struct Fifo<T> {
     asks_ahead: bool,
     /// The client was seen to wait for an answer.
     waits: bool,
+    /// The last request that waits was lost in part, and nothing came since.
+    lost_inside: bool,
 }
 
 /// Since the last loss.
@@ -38,7 +40,14 @@ impl<T> Fifo<T> {
     #[must_use]
     pub fn new(pending_max: usize, late: bool) -> Self {
         let doubt = late.then(Doubt::default);
-        Self { pending: VecDeque::new(), pending_max, doubt, asks_ahead: false, waits: false }
+        Self {
+            pending: VecDeque::new(),
+            pending_max,
+            doubt,
+            asks_ahead: false,
+            waits: false,
+            lost_inside: false,
+        }
     }
 
     /// A request begins. It is given back if it cannot be known which answer
@@ -84,9 +93,9 @@ impl<T> Fifo<T> {
         self.pending.front_mut()
     }
 
-    /// The request that came last, if it may be paired.
+    /// The request that was accepted last.
     pub fn back_mut(&mut self) -> Option<&mut T> {
-        if self.doubt.is_some() { None } else { self.pending.back_mut() }
+        self.pending.back_mut()
     }
 
     /// How many requests wait for their answer.
@@ -103,10 +112,11 @@ impl<T> Fifo<T> {
 
     /// Bytes of requests are missing; those that wait keep their answers.
     /// `inside`: the loss began inside of the last request, so there may be no
-    /// other one in it.
+    /// other one in it; nor in further losses before that one is answered.
     pub fn lose_requests(&mut self, inside: bool) {
-        let doubt = self.doubt.get_or_insert_default();
-        doubt.asked += u64::from(!inside);
+        let inside = !self.pending.is_empty() && (inside || self.lost_inside);
+        self.lost_inside = inside;
+        self.doubt = Some(Doubt { asked: u64::from(!inside), answered: 0 });
     }
 
     /// Bytes of answers are missing: no request that waits can be paired.

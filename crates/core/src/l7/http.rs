@@ -1,0 +1,601 @@
+//! HTTP/1.x (RFC 9112), as real clients and servers speak it.
+//!
+//! Heads are read, bodies are counted. What a body's length is depends on the
+//! request that it answers (HEAD, CONNECT), so answers are read with the
+//! request at hand that they belong to, where that is known.
+
+mod head;
+#[cfg(test)]
+mod tests;
+
+use super::{
+    Attribute, Context, Direction, End, Exchange, Fifo, Gap, Guess, Heads, Parser, Part, Protocol, Resync,
+    Skipped, Start, Step, Times, Transport,
+};
+use crate::record::Capture;
+use head::{Framing, Head, RequestLine, StatusLine};
+
+/// Longer than any server accepts by default.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// A chunk's size, with whatever extensions.
+const CHUNK_LINE_BYTES_MAX: usize = 4 * 1024;
+/// More requests ahead of their answers than any client sends.
+const PENDING_MAX: usize = 1024;
+
+pub(super) static PROTOCOL: Protocol = Protocol {
+    name: "http",
+    transports: &[Transport::Tcp],
+    ports: &[80, 8080, 8000, 3128],
+    message_bytes_max: HEAD_BYTES_MAX,
+    probe,
+    parser: |start| Box::new(Http::new(start)),
+};
+
+fn probe(heads: &Heads<'_>) -> Guess {
+    let asked = if heads.to_server.is_empty() { None } else { Some(head::guess_request(heads.to_server)) };
+    let answered =
+        if heads.to_client.is_empty() { None } else { Some(head::guess_response(heads.to_client)) };
+    match (asked, answered) {
+        (Some(Guess::Sure), _) | (_, Some(Guess::Sure)) => Guess::Sure,
+        (Some(Guess::No), _) | (_, Some(Guess::No)) => Guess::No,
+        (asked, answered) => asked.max(answered).unwrap_or(Guess::More),
+    }
+}
+
+/// One connection.
+struct Http {
+    /// Why requests or answers cannot be paired, if so.
+    doubt: Capture,
+    fifo: Fifo<Exchange>,
+    /// The request that is being read.
+    asking: Asking,
+    /// The answer that is being read.
+    answering: Option<Answering>,
+    /// By [`Direction::index`].
+    reading: [Reading; 2],
+    /// How far into the bytes given nothing was found.
+    scanned: [usize; 2],
+    /// Of answers that only announce the real one.
+    interim_bytes: u64,
+    /// The client asked to speak something else from here on.
+    wants_switch: bool,
+    /// It said more, before it knew whether it may.
+    client_waits: bool,
+}
+
+#[derive(Default)]
+enum Asking {
+    #[default]
+    Nothing,
+    /// The last one of the queue.
+    Queued,
+    /// One that is not in the queue: refused by it, or answered already.
+    Loose(Box<Exchange>),
+}
+
+struct Answering {
+    line: StatusLine,
+    part: Part,
+    body_bytes: u64,
+    capture: Capture,
+    anomalies: Vec<&'static str>,
+}
+
+/// What comes next in a direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    Head,
+    /// The client may wait with its body until the server agrees, and leave it
+    /// out if it does not.
+    Consent(Framing),
+    Body(u64),
+    BodyUntilClose,
+    ChunkSize,
+    Chunk(u64),
+    ChunkEnd,
+    Trailers,
+}
+
+impl Http {
+    fn new(start: Start) -> Self {
+        Self {
+            doubt: if start.late { Capture::Midstream } else { Capture::Complete },
+            fifo: Fifo::new(PENDING_MAX, start.late),
+            asking: Asking::Nothing,
+            answering: None,
+            reading: [Reading::Head; 2],
+            scanned: [0; 2],
+            interim_bytes: 0,
+            wants_switch: false,
+            client_waits: false,
+        }
+    }
+
+    /// The message of this direction that is being read: so many bytes more.
+    fn grow(&mut self, direction: Direction, time_ns: u64, bytes: u64, of_body: bool) {
+        match direction {
+            Direction::ToServer => {
+                let Some(exchange) = self.asked_mut() else { return };
+                if let Some(part) = &mut exchange.request {
+                    part.grow(time_ns, bytes);
+                }
+                if of_body {
+                    exchange.add(Attribute::HttpRequestBodySize, bytes);
+                }
+            }
+            Direction::ToClient => {
+                let Some(answering) = &mut self.answering else { return };
+                answering.part.grow(time_ns, bytes);
+                answering.body_bytes += if of_body { bytes } else { 0 };
+            }
+        }
+    }
+
+    fn asked_mut(&mut self) -> Option<&mut Exchange> {
+        match &mut self.asking {
+            Asking::Nothing => None,
+            Asking::Queued => self.fifo.back_mut(),
+            Asking::Loose(exchange) => Some(exchange),
+        }
+    }
+
+    fn note(&mut self, direction: Direction, capture: Capture) {
+        match direction {
+            Direction::ToServer => {
+                if let Some(exchange) = self.asked_mut() {
+                    exchange.note(capture);
+                }
+            }
+            Direction::ToClient => {
+                if let Some(answering) = &mut self.answering {
+                    answering.capture = answering.capture.max(capture);
+                }
+            }
+        }
+    }
+
+    /// The message of this direction is whole.
+    fn message_ends(&mut self, cx: &mut Context<'_>, direction: Direction) {
+        self.reading[direction.index()] = Reading::Head;
+        self.scanned[direction.index()] = 0;
+        match direction {
+            Direction::ToServer => {
+                if let Asking::Loose(exchange) = std::mem::take(&mut self.asking) {
+                    cx.emit(*exchange);
+                }
+            }
+            Direction::ToClient => self.answer_ends(cx),
+        }
+    }
+
+    fn answer_ends(&mut self, cx: &mut Context<'_>) {
+        let Some(answering) = self.answering.take() else { return };
+        let request = self.fifo.answer();
+        let is_being_asked =
+            self.fifo.is_empty() && matches!(self.asking, Asking::Queued) && request.is_some();
+        let mut exchange = request.unwrap_or_default();
+        if exchange.request.is_none() {
+            exchange.note(self.doubt);
+        }
+        answering.add_to(&mut exchange);
+        if self.fifo.is_empty() {
+            self.wants_switch = false;
+        }
+        if is_being_asked {
+            // Answered before it was asked to its end.
+            self.asking = Asking::Loose(Box::new(exchange));
+        } else {
+            cx.emit(exchange);
+        }
+    }
+
+    /// A request begins: how its body is framed, and whether it waits for the
+    /// server's consent. `None` if this is no head.
+    fn ask(&mut self, bytes: &[u8], times: Times) -> Option<(Framing, bool)> {
+        let (line, head) = head::request(bytes)?;
+        let mut exchange = asked(&line, &head);
+        exchange.request = Some(Part::new(times, bytes.len() as u64));
+        self.asking = match self.fifo.ask(exchange) {
+            Ok(()) => {
+                self.wants_switch = line.method == "CONNECT" || head.upgrade;
+                Asking::Queued
+            }
+            Err(mut refused) => {
+                refused.note(self.doubt);
+                Asking::Loose(Box::new(refused))
+            }
+        };
+        Some((head.framing, head.expects_continue))
+    }
+
+    fn request_head(&mut self, cx: &mut Context<'_>, bytes: &[u8], times: Times) -> bool {
+        let Some((framing, waits)) = self.ask(bytes, times) else { return false };
+        match framing {
+            // Until the connection closes, a request's body cannot last.
+            Framing::None | Framing::UntilClose | Framing::Length(0) => {
+                self.message_ends(cx, Direction::ToServer);
+            }
+            body => {
+                let reading = if waits { Reading::Consent(body) } else { body.reading() };
+                self.reading[Direction::ToServer.index()] = reading;
+            }
+        }
+        true
+    }
+
+    /// Whether another protocol begins after this head; `None` if it is no head.
+    fn response_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        after: &[u8],
+        times: Times,
+    ) -> Option<bool> {
+        let (line, head) = head::response(bytes)?;
+        let status = line.status;
+        let length = bytes.len() as u64;
+        if (100..200).contains(&status) && status != 101 {
+            // Not the answer yet; its bytes count with those of the answer.
+            self.interim_bytes += length;
+            return Some(false);
+        }
+        let request = self.fifo.front_mut();
+        let known = request.is_some();
+        let method = request.map(|exchange| exchange.operation.clone()).unwrap_or_default();
+        let tunnel = status == 101 || method == "CONNECT" && (200..300).contains(&status);
+        // Of whom it is not known what was asked, the next bytes tell whether it was HEAD.
+        let bare = method == "HEAD" || !known && head::guess_response(after) == Guess::Sure;
+        let body = match head.framing {
+            _ if tunnel || bare || status == 204 || status == 304 => Framing::None,
+            Framing::None => Framing::UntilClose,
+            framing => framing,
+        };
+        self.answering = Some(Answering {
+            line,
+            part: Part::new(times, length + std::mem::take(&mut self.interim_bytes)),
+            body_bytes: 0,
+            capture: Capture::Complete,
+            anomalies: head.anomalies,
+        });
+        match body {
+            Framing::None | Framing::Length(0) => self.message_ends(cx, Direction::ToClient),
+            body => self.reading[Direction::ToClient.index()] = body.reading(),
+        }
+        Some(tunnel)
+    }
+
+    fn head(&mut self, cx: &mut Context<'_>, direction: Direction, bytes: &[u8], times: Times) -> Step {
+        if direction == Direction::ToServer {
+            self.client_waits = self.wants_switch && !self.fifo.is_empty();
+            if self.client_waits {
+                return Step::WaitPeer;
+            }
+        }
+        if direction == Direction::ToClient && self.client_waits && !self.wants_switch {
+            // What comes now may answer what the client said while it waited.
+            return Step::WaitPeer;
+        }
+        let scanned = &mut self.scanned[direction.index()];
+        let blank = head::blank_bytes(bytes);
+        if blank > 0 {
+            return Step::Consumed(blank);
+        }
+        let guess = match direction {
+            _ if *scanned > 0 => Guess::Sure,
+            Direction::ToServer => head::guess_request(bytes),
+            Direction::ToClient => head::guess_response(bytes),
+        };
+        if guess == Guess::No {
+            return Step::Desync;
+        }
+        let Some(end) = head::end_of_head(bytes, scanned) else {
+            return Step::NeedMore(bytes.len() + 1);
+        };
+        *scanned = 0;
+        let (whole, after) = bytes.split_at(end.min(bytes.len()));
+        match direction {
+            Direction::ToServer if self.request_head(cx, whole, times) => Step::Consumed(end),
+            Direction::ToServer => Step::Desync,
+            Direction::ToClient => match self.response_head(cx, whole, after, times) {
+                Some(false) => Step::Consumed(end),
+                Some(true) => Step::Switch(end, None),
+                None => Step::Desync,
+            },
+        }
+    }
+
+    /// A line that says how long the next chunk is.
+    fn chunk_size(&mut self, direction: Direction, bytes: &[u8], times: Times) -> Step {
+        let Some(length) = self.line(direction, bytes) else {
+            return if bytes.len() > CHUNK_LINE_BYTES_MAX {
+                Step::Desync
+            } else {
+                Step::NeedMore(bytes.len() + 1)
+            };
+        };
+        let line = bytes.get(..length).unwrap_or_default();
+        let digits = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        let size = std::str::from_utf8(digits).ok().and_then(|text| u64::from_str_radix(text, 16).ok());
+        let Some(size) = size.filter(|_| digits.first() != Some(&b'+')) else {
+            if let Some(answering) = &mut self.answering {
+                answering.anomalies.push("bad chunk size");
+            }
+            return Step::Desync;
+        };
+        self.grow(direction, times.last_ns, length as u64, false);
+        self.reading[direction.index()] = if size == 0 { Reading::Trailers } else { Reading::Chunk(size) };
+        Step::Consumed(length)
+    }
+
+    /// Lines after the last chunk, up to an empty one.
+    fn trailers(&mut self, cx: &mut Context<'_>, direction: Direction, bytes: &[u8], times: Times) -> Step {
+        let Some(length) = self.line(direction, bytes) else {
+            return Step::NeedMore(bytes.len() + 1);
+        };
+        self.grow(direction, times.last_ns, length as u64, false);
+        if bytes.get(..length).is_some_and(|line| line.trim_ascii().is_empty()) {
+            self.message_ends(cx, direction);
+        }
+        Step::Consumed(length)
+    }
+
+    /// The length of the first line, its end included.
+    fn line(&mut self, direction: Direction, bytes: &[u8]) -> Option<usize> {
+        let scanned = &mut self.scanned[direction.index()];
+        let rest = bytes.get(*scanned..).unwrap_or_default();
+        match rest.iter().position(|byte| *byte == b'\n') {
+            Some(feed) => Some(std::mem::take(scanned) + feed + 1),
+            None => {
+                *scanned = bytes.len();
+                None
+            }
+        }
+    }
+
+    /// Everything that waits will not be paired.
+    fn unpair(&mut self, cx: &mut Context<'_>, unpaired: Vec<Exchange>, capture: Capture) {
+        // One that is being asked yet is told when it is whole.
+        let count = unpaired.len();
+        for (index, mut exchange) in unpaired.into_iter().enumerate() {
+            exchange.note(capture);
+            if index + 1 == count && matches!(self.asking, Asking::Queued) {
+                self.asking = Asking::Loose(Box::new(exchange));
+            } else {
+                cx.emit(exchange);
+            }
+        }
+        self.wants_switch = false;
+    }
+}
+
+impl Framing {
+    fn reading(self) -> Reading {
+        match self {
+            Self::None => Reading::Head,
+            Self::Length(length) => Reading::Body(length),
+            Self::Chunked => Reading::ChunkSize,
+            Self::UntilClose => Reading::BodyUntilClose,
+        }
+    }
+}
+
+impl Answering {
+    fn add_to(self, exchange: &mut Exchange) {
+        let Self { line, part, body_bytes, capture, anomalies } = self;
+        let ok = line.status < 400;
+        exchange.response = Some(part);
+        exchange.status = Some(line.status.to_string());
+        exchange.ok = Some(ok);
+        if !ok {
+            exchange.set(Attribute::ErrorType, line.status.to_string());
+            exchange.error = Some(line.reason).filter(|reason| !reason.is_empty());
+        }
+        exchange.note(capture);
+        exchange.set(Attribute::HttpResponseStatusCode, u64::from(line.status));
+        exchange.set(Attribute::HttpResponseBodySize, body_bytes);
+        if !exchange.attributes.contains_key(&Attribute::NetworkProtocolVersion) {
+            exchange.set(Attribute::NetworkProtocolVersion, line.version);
+        }
+        anomalies.into_iter().for_each(|what| exchange.anomaly(what));
+    }
+}
+
+/// What a request's head says.
+fn asked(line: &RequestLine, head: &Head) -> Exchange {
+    let mut exchange = Exchange {
+        operation: line.method.clone(),
+        target: Some(line.target.clone()).filter(|target| !target.is_empty()),
+        ..Exchange::default()
+    };
+    if head::METHODS.contains(&line.method.as_str()) {
+        exchange.set(Attribute::HttpRequestMethod, line.method.as_str());
+    } else {
+        exchange.set(Attribute::HttpRequestMethod, "_OTHER");
+        exchange.set(Attribute::HttpRequestMethodOriginal, line.method.as_str());
+    }
+    if let Some(version) = &line.version {
+        exchange.set(Attribute::NetworkProtocolVersion, version.as_str());
+    }
+    let (path, query) = match line.target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (line.target.as_str(), None),
+    };
+    if path.starts_with('/') {
+        exchange.set(Attribute::UrlPath, path);
+    }
+    if let Some(query) = query {
+        exchange.set(Attribute::UrlQuery, query);
+    }
+    if let Some(host) = &head.host {
+        let (name, port) = match host.rsplit_once(':') {
+            Some((name, port)) if !name.contains(':') || name.ends_with(']') => {
+                (name, port.parse::<u64>().ok())
+            }
+            _ => (host.as_str(), None),
+        };
+        exchange.set(Attribute::ServerAddress, name.trim_matches(['[', ']']));
+        if let Some(port) = port {
+            exchange.set(Attribute::ServerPort, port);
+        }
+    }
+    if let Some(agent) = &head.user_agent {
+        exchange.set(Attribute::UserAgentOriginal, agent.as_str());
+    }
+    head.anomalies.iter().for_each(|what| exchange.anomaly(what));
+    exchange
+}
+
+impl Parser for Http {
+    fn data(&mut self, cx: &mut Context<'_>, direction: Direction, bytes: &[u8], times: Times) -> Step {
+        match self.reading[direction.index()] {
+            Reading::Head => self.head(cx, direction, bytes, times),
+            Reading::Consent(framing) => {
+                let answered = self.asked_mut().is_some_and(|exchange| exchange.response.is_some());
+                match head::guess_request(bytes) {
+                    Guess::Sure if answered => self.message_ends(cx, direction),
+                    Guess::More if answered => return Step::NeedMore(bytes.len() + 1),
+                    _ => self.reading[direction.index()] = framing.reading(),
+                }
+                self.data(cx, direction, bytes, times)
+            }
+            Reading::Body(length) => Step::Skip(length),
+            Reading::BodyUntilClose => Step::Skip(u64::MAX),
+            Reading::Chunk(length) => Step::Skip(length),
+            Reading::ChunkSize => self.chunk_size(direction, bytes, times),
+            Reading::ChunkEnd => match bytes {
+                [b'\r'] => Step::NeedMore(2),
+                [b'\r', b'\n', ..] | [b'\n', ..] => {
+                    let length = if bytes.first() == Some(&b'\n') { 1 } else { 2 };
+                    self.grow(direction, times.last_ns, length as u64, false);
+                    self.reading[direction.index()] = Reading::ChunkSize;
+                    Step::Consumed(length)
+                }
+                _ => Step::Desync,
+            },
+            Reading::Trailers => self.trailers(cx, direction, bytes, times),
+        }
+    }
+
+    fn skipped(&mut self, cx: &mut Context<'_>, direction: Direction, skipped: Skipped) {
+        self.grow(direction, skipped.time_ns, skipped.bytes, true);
+        match skipped.gap {
+            Some(Gap::Cut) => self.note(direction, Capture::Truncated),
+            Some(Gap::Lost | Gap::NotSeen) => self.note(direction, Capture::Gap),
+            None => {}
+        }
+        if skipped.cut_off {
+            return; // close() tells the rest
+        }
+        match self.reading[direction.index()] {
+            Reading::Chunk(_) => self.reading[direction.index()] = Reading::ChunkEnd,
+            Reading::BodyUntilClose => {}
+            _ => self.message_ends(cx, direction),
+        }
+    }
+
+    fn lost(
+        &mut self,
+        cx: &mut Context<'_>,
+        direction: Direction,
+        kept: &[u8],
+        times: Times,
+        gap: Option<Gap>,
+    ) {
+        let capture = match gap {
+            Some(Gap::Lost | Gap::NotSeen) => Capture::Gap,
+            Some(Gap::Cut) | None => Capture::Truncated,
+        };
+        let reading = std::mem::replace(&mut self.reading[direction.index()], Reading::Head);
+        self.scanned[direction.index()] = 0;
+        if gap.is_some() || self.doubt == Capture::Complete {
+            self.doubt = self.doubt.max(capture);
+        }
+        // Of a head, the start line may be there.
+        let kept = if reading == Reading::Head { kept } else { &[] };
+        match direction {
+            Direction::ToServer => {
+                if head::guess_request(kept) == Guess::Sure {
+                    self.ask(kept, times);
+                }
+                let inside = !matches!(self.asking, Asking::Nothing);
+                self.note(direction, capture);
+                self.message_ends(cx, direction);
+                self.asking = Asking::Nothing;
+                self.fifo.lose_requests(inside);
+            }
+            Direction::ToClient => {
+                if self.answering.is_none()
+                    && let Some((line, head)) = head::response(kept)
+                    && line.status >= 200
+                {
+                    let part = Part::new(times, kept.len() as u64);
+                    self.answering =
+                        Some(Answering { line, part, body_bytes: 0, capture, anomalies: head.anomalies });
+                }
+                self.note(direction, capture);
+                self.answer_ends(cx);
+                let unpaired = self.fifo.lose_answers();
+                self.unpair(cx, unpaired, capture);
+            }
+        }
+    }
+
+    fn resync(&mut self, direction: Direction, bytes: &[u8]) -> Resync {
+        let guess = match direction {
+            Direction::ToServer => head::guess_request,
+            Direction::ToClient => head::guess_response,
+        };
+        // A request begins a line, or at once with a method that is no piece of
+        // another word; an answer may follow its predecessor's body at once.
+        let begins = |at: usize| match direction {
+            Direction::ToServer => match at.checked_sub(1) {
+                Some(before) => bytes.get(before) == Some(&b'\n'),
+                None => head::begins_with_method(bytes),
+            },
+            Direction::ToClient => bytes.get(at) == Some(&b'H'),
+        };
+        for at in (0..bytes.len()).filter(|at| begins(*at)) {
+            match guess(bytes.get(at..).unwrap_or_default()) {
+                Guess::Sure => return Resync::At(at),
+                Guess::More => return Resync::Keep(bytes.len() - at),
+                Guess::Maybe | Guess::No => {}
+            }
+        }
+        Resync::Keep(0)
+    }
+
+    fn close(&mut self, cx: &mut Context<'_>, direction: Direction, end: End) {
+        let reading = self.reading[direction.index()];
+        let whole = reading == Reading::BodyUntilClose && end == End::Fin;
+        match direction {
+            Direction::ToServer => {
+                if !matches!(self.asking, Asking::Nothing) && !matches!(reading, Reading::Consent(_)) {
+                    self.note(direction, Capture::Truncated);
+                }
+                self.message_ends(cx, direction);
+                self.asking = Asking::Nothing;
+            }
+            Direction::ToClient => {
+                if !whole {
+                    self.note(direction, Capture::Truncated);
+                }
+                self.answer_ends(cx);
+                let unpaired = self.fifo.drain();
+                self.unpair(cx, unpaired, Capture::Complete);
+            }
+        }
+    }
+
+    fn finish(&mut self, cx: &mut Context<'_>) {
+        self.answer_ends(cx);
+        let unpaired = self.fifo.drain();
+        self.unpair(cx, unpaired, Capture::Complete);
+        if let Asking::Loose(exchange) = std::mem::take(&mut self.asking) {
+            cx.emit(*exchange);
+        }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.fifo.len() * (size_of::<Exchange>() + 1_024)
+    }
+}
