@@ -94,6 +94,25 @@ fn root_tcp() {
     assert_eq!(run.summary["lost"], serde_json::json!({}));
 }
 
+/// The host routes between them, so that its stack has each packet in hand.
+#[test]
+fn root_tcp_between_two_networks() {
+    require_root!();
+    let mut topology = Topology::with_two_bridges();
+    topology.add_container("web");
+    topology.add_container_on_second_bridge("db");
+    let db = topology.container("db");
+    let weir = Weir::observe(topology.host(), &[]);
+    for ip in addresses(db) {
+        let server = EchoServer::tcp(db.namespace(), ip);
+        let port = traffic::tcp_echo(topology.container("web").namespace(), server.address(), 1, 10_000)[0];
+        let closed =
+            weir.wait_for_record(|record| record["event"] == "close" && has_port(record, "tcp", port));
+        assert_between_web_and_db(&closed, &topology, ip);
+    }
+    assert_eq!(weir.finish().flows(|flow| flow["protocol"] == "tcp").len(), 2);
+}
+
 #[test]
 fn root_tcp_refused_is_reset() {
     require_root!();
