@@ -104,7 +104,10 @@ impl Datapath {
         }
         let result = Self::load_skeleton(options);
         libbpf_rs::set_print(previous);
-        result.map(|skeleton| Self { reader: None, undecodable: Arc::default(), skeleton }).map_err(explain)
+        result.map(|skeleton| Self { reader: None, undecodable: Arc::default(), skeleton }).map_err(|error| {
+            let log = LOG.lock().map(|log| log.clone()).unwrap_or_default();
+            explain(&error, &log)
+        })
     }
 
     fn load_skeleton(options: &Options) -> libbpf_rs::Result<VethSkel<'static>> {
@@ -196,16 +199,39 @@ fn remember(_level: PrintLevel, message: String) {
     }
 }
 
-fn explain(error: libbpf_rs::Error) -> LoadError {
+/// What libbpf says after a verifier's reasons.
+const VERIFIER_LOG_ENDS: &str = "-- END PROG LOAD LOG --";
+
+fn explain(error: &libbpf_rs::Error, log: &[String]) -> LoadError {
     use libbpf_rs::ErrorKind;
+    // The verifier says "permission denied" too, but with reasons: what is
+    // "prohibited" would be allowed with CAP_PERFMON.
+    let said = |words: &str| log.iter().any(|line| line.contains(words));
+    let verifier_refused = said(VERIFIER_LOG_ENDS) && !said("prohibited");
     match error.kind() {
-        ErrorKind::PermissionDenied => {
+        ErrorKind::PermissionDenied if !verifier_refused => {
             LoadError::NotPermitted(io::Error::from(io::ErrorKind::PermissionDenied))
         }
         ErrorKind::OutOfMemory => LoadError::NoMemory(io::Error::from(io::ErrorKind::OutOfMemory)),
-        _ => LoadError::Refused {
-            reason: format!("{error:#}"),
-            log: LOG.lock().map(|log| log.join("\n")).unwrap_or_default(),
-        },
+        _ => LoadError::Refused { reason: format!("{error:#}"), log: log.join("\n") },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_the_verifier_is_told_from_a_want_of_privilege() {
+        let error = libbpf_rs::Error::from_raw_os_error(13); // EACCES
+        let explained = |lines: &[&str]| {
+            explain(&error, &lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>())
+        };
+        assert!(matches!(explained(&[]), LoadError::NotPermitted(_)));
+        let refused = explained(&["R2 min value is negative", VERIFIER_LOG_ENDS]);
+        assert!(matches!(refused, LoadError::Refused { log, .. } if log.contains("negative")));
+        let prohibited =
+            explained(&["R3 pointer arithmetic with it prohibited for !root", VERIFIER_LOG_ENDS]);
+        assert!(matches!(prohibited, LoadError::NotPermitted(_)));
     }
 }
