@@ -11,7 +11,7 @@ mount -t sysfs sys /sys
 mount -t bpf bpf /sys/fs/bpf
 mount -t tracefs tracefs /sys/kernel/tracing
 mount -t cgroup2 cgroup /sys/fs/cgroup
-mount -t tmpfs tmp /tmp
+# Not over /tmp: the programs may be there, where the repository is checked out under it.
 mount -t tmpfs run /run
 ln -s /proc/self/fd /dev/fd
 ip link set lo up
