@@ -34,7 +34,7 @@ struct Cli {
     #[arg(long, value_enum, value_name = "SECTION")]
     only: Vec<Section>,
     /// Rounds of the end-to-end loads.
-    #[arg(long, value_name = "N", default_value_t = 11, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// Seconds of each load in each round.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
