@@ -4,6 +4,7 @@
 mod error;
 mod pattern;
 mod selector;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -12,16 +13,17 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use jiff::{Span, SpanRelativeTo, Timestamp};
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
 use crate::endpoint::{Container, Endpoint, Identity};
 use crate::flow::Protocol;
 use crate::l7;
-use crate::record::{Record, State};
+use crate::record::{AttributeValue, Record, RequestRecord, State};
 
 pub use error::FilterError;
 pub use pattern::NamePattern;
 pub use selector::Selector;
+pub use status::StatusPattern;
 
 /// One flag of the command line with its value.
 #[derive(Debug, Clone)]
@@ -51,6 +53,23 @@ pub enum Criterion {
     IpVersion(IpVersion),
     /// `--since`: not before this time.
     Since(Timestamp),
+    /// `--method`: HTTP requests with such a method.
+    Method(NamePattern),
+    /// `--path`: HTTP requests for such a path.
+    Path(NamePattern),
+    /// `--status`: requests that were answered so.
+    Status(StatusPattern),
+    /// `--operation`: requests for such an operation.
+    Operation(NamePattern),
+    /// `--statement`: database requests whose statement contains this, in
+    /// lower case.
+    Statement(String),
+    /// `--key`: requests for such a key or name.
+    Key(NamePattern),
+    /// `--slow`: requests whose answer took so many microseconds or more.
+    Slow(u64),
+    /// `--errors`: requests that failed.
+    Errors,
 }
 
 /// The version of the Internet Protocol.
@@ -175,6 +194,67 @@ impl Criterion {
         now.checked_sub(ago).map(Self::Since).map_err(|_| wrong())
     }
 
+    /// `--method`: a name or a glob; case does not matter.
+    ///
+    /// # Errors
+    /// If the text is empty or a broken glob.
+    pub fn parse_method(text: &str) -> Result<Self, FilterError> {
+        NamePattern::parse("method", &text.to_uppercase()).map(Self::Method)
+    }
+
+    /// `--path`: a path or a glob, without the query.
+    ///
+    /// # Errors
+    /// If the text is empty or a broken glob.
+    pub fn parse_path(text: &str) -> Result<Self, FilterError> {
+        NamePattern::parse("path", text).map(Self::Path)
+    }
+
+    /// `--status`: see [`StatusPattern::parse`].
+    ///
+    /// # Errors
+    /// As [`StatusPattern::parse`].
+    pub fn parse_status(text: &str) -> Result<Self, FilterError> {
+        StatusPattern::parse(text).map(Self::Status)
+    }
+
+    /// `--operation`: a name or a glob; case does not matter.
+    ///
+    /// # Errors
+    /// If the text is empty or a broken glob.
+    pub fn parse_operation(text: &str) -> Result<Self, FilterError> {
+        NamePattern::parse("operation", &text.to_uppercase()).map(Self::Operation)
+    }
+
+    /// `--statement`: any text; case does not matter.
+    ///
+    /// # Errors
+    /// If it is empty.
+    pub fn parse_statement(text: &str) -> Result<Self, FilterError> {
+        if text.is_empty() {
+            return Err(FilterError::Empty("statement"));
+        }
+        Ok(Self::Statement(text.to_lowercase()))
+    }
+
+    /// `--key`: a key, a name, or a glob.
+    ///
+    /// # Errors
+    /// If the text is empty or a broken glob.
+    pub fn parse_key(text: &str) -> Result<Self, FilterError> {
+        NamePattern::parse("key", text).map(Self::Key)
+    }
+
+    /// `--slow`: a duration (`100ms`, `2s`).
+    ///
+    /// # Errors
+    /// If it is none, or negative.
+    pub fn parse_slow(text: &str) -> Result<Self, FilterError> {
+        let duration: Option<SignedDuration> = text.parse().ok();
+        let microseconds = duration.and_then(|duration| u64::try_from(duration.as_micros()).ok());
+        microseconds.map(Self::Slow).ok_or_else(|| FilterError::Duration(text.to_owned()))
+    }
+
     fn is_of_same_flag(&self, other: &Self) -> bool {
         let is_protocol = |one: &Self| matches!(one, Self::Protocol(_) | Self::Application(_));
         discriminant(self) == discriminant(other) || is_protocol(self) && is_protocol(other)
@@ -196,6 +276,36 @@ impl Criterion {
             Self::Interface(pattern) => facts.interfaces().any(|name| pattern.matches(name)),
             Self::IpVersion(version) => facts.from.ip.is_ipv4() == (*version == IpVersion::V4),
             Self::Since(time) => facts.time >= *time,
+            Self::Method(_)
+            | Self::Path(_)
+            | Self::Status(_)
+            | Self::Operation(_)
+            | Self::Statement(_)
+            | Self::Key(_)
+            | Self::Slow(_)
+            | Self::Errors => facts.request().is_some_and(|request| self.matches_request(request)),
+        }
+    }
+
+    fn matches_request(&self, request: &RequestRecord) -> bool {
+        let text = |name: &str| match request.attributes.get(name) {
+            Some(AttributeValue::Text(text)) => Some(text.as_str()),
+            _ => None,
+        };
+        match self {
+            Self::Method(pattern) => {
+                text("http.request.method").is_some() && pattern.matches(&request.operation.to_uppercase())
+            }
+            Self::Path(pattern) => text("url.path").is_some_and(|path| pattern.matches(path)),
+            Self::Status(pattern) => request.status.as_ref().is_some_and(|status| pattern.matches(status)),
+            Self::Operation(pattern) => pattern.matches(&request.operation.to_uppercase()),
+            Self::Statement(part) => {
+                text("db.query.text").is_some_and(|statement| statement.to_lowercase().contains(part))
+            }
+            Self::Key(pattern) => request.target.as_ref().is_some_and(|target| pattern.matches(target)),
+            Self::Slow(least) => request.latency_us.is_some_and(|latency| latency >= *least),
+            Self::Errors => request.ok == Some(false),
+            _ => false,
         }
     }
 }
@@ -261,6 +371,16 @@ impl Filter {
         self.wanted.iter().flatten().filter_map(unknown).collect()
     }
 
+    /// An application protocol that was asked for (or refused), which only
+    /// requests have.
+    #[must_use]
+    pub fn application(&self) -> Option<&'static str> {
+        self.wanted.iter().flatten().chain(&self.refused).find_map(|criterion| match criterion {
+            Criterion::Application(name) => Some(*name),
+            _ => None,
+        })
+    }
+
     /// The devices that were asked for (not negated).
     pub fn interface_globs(&self) -> impl Iterator<Item = &NamePattern> {
         self.wanted.iter().flatten().filter_map(|criterion| match criterion {
@@ -312,6 +432,13 @@ impl<'a> Facts<'a> {
                 time: request.time,
             }),
             Record::Summary(_) => None,
+        }
+    }
+
+    fn request(&self) -> Option<&'a RequestRecord> {
+        match self.record {
+            Record::Request(request) => Some(request),
+            _ => None,
         }
     }
 

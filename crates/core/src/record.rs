@@ -227,10 +227,16 @@ pub struct SummaryRecord {
     pub packets: u64,
     /// Bytes of whole frames.
     pub bytes: u64,
+    /// Requests found, whatever the filter. Absent where none are looked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests: Option<u64>,
     /// Records printed.
     pub records: u64,
     /// Packets that are no flow by their nature, or were counted already, by reason.
     pub not_flows: BTreeMap<&'static str, u64>,
+    /// Connections in which no requests were looked for (any more), by reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub not_parsed: BTreeMap<&'static str, u64>,
     /// What is missing, by reason. Empty: nothing.
     pub lost: BTreeMap<&'static str, u64>,
     /// What each device saw: in flows, and in no flow.

@@ -161,8 +161,10 @@ fn summary() -> SummaryRecord {
         flows: 1,
         packets: 11,
         bytes: 1200,
+        requests: Some(1),
         records: 2,
         not_flows: BTreeMap::new(),
+        not_parsed: [("encrypted", 1)].into(),
         lost: BTreeMap::new(),
         interfaces: vec![interface()],
     }
@@ -208,8 +210,11 @@ fn every_loss_reason_is_documented() {
     lost.extend(l7::Tally::default().losses().map(|(name, _)| name.to_owned()));
     // Counted by the directory, not by the kernel side.
     lost.insert("dns_names_evicted".to_owned());
+    // Counted by `weir read`.
+    lost.insert("file_cut_off".to_owned());
     assert_eq!(lost, documented("### reasons for lost"));
     assert_eq!(named(not_flows), documented("### reasons for not_flows"));
+    assert_eq!(names(l7::Why::ALL.map(l7::Why::name)), documented("### reasons for not_parsed"));
 }
 
 #[test]

@@ -2,11 +2,13 @@
 
 mod filters;
 
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use filters::{FilterArgs, expand_not};
+pub use filters::{AuditFilterArgs, FilterArgs, expand_not};
 
 use crate::containers::EngineChoice;
 use crate::output::Format;
@@ -25,6 +27,8 @@ pub struct Cli {
 pub enum Command {
     /// Show live flows, one line each.
     Observe(Box<ObserveArgs>),
+    /// Read requests out of capture files (pcap, pcapng), one line each.
+    Read(Box<ReadArgs>),
     /// Tell what this host can do, what is missing, and who is attached where.
     Doctor(DoctorArgs),
     /// Take off what weirs have left on this host's interfaces.
@@ -128,6 +132,52 @@ pub struct ObserveArgs {
     pub max_flows: Option<u32>,
 }
 
+/// `weir read`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  weir read trace.pcap                          every request, with its answer
+  weir read --protocol http --status 5xx old.pcapng.gz new.pcapng
+  tcpdump -w - port 80 | weir read -            as it is captured
+  weir read trace.pcap --slow 100ms --not --path '/health*' -o jsonl
+Needs no root. Several files are read one after the other, as one capture.
+Filters repeat (either may match) and combine (all must match); --not before one turns it round.")]
+pub struct ReadArgs {
+    /// Captures to read, gzipped or not; `-` is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// Which requests to print.
+    #[command(flatten)]
+    pub audit: AuditFilterArgs,
+
+    /// Between whom.
+    #[command(flatten)]
+    pub filters: FilterArgs,
+
+    /// How to print them.
+    #[arg(
+        short,
+        long,
+        value_enum,
+        default_value = "compact",
+        value_name = "FORMAT",
+        help_heading = "Output"
+    )]
+    pub output: Format,
+
+    /// Print the last N records only, at the end.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Output")]
+    pub last: Option<u32>,
+
+    /// When to use colours.
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN", help_heading = "Output")]
+    pub color: ColorChoice,
+
+    /// End after N records.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "When to end")]
+    pub count: Option<u64>,
+}
+
 /// When to use colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ColorChoice {
@@ -137,6 +187,21 @@ pub enum ColorChoice {
     Always,
     /// Never.
     Never,
+}
+
+impl ColorChoice {
+    /// Whether standard output gets colours.
+    #[must_use]
+    pub fn for_stdout(self) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto => {
+                let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+                std::io::stdout().is_terminal() && !refused
+            }
+        }
+    }
 }
 
 /// How to get at the packets.

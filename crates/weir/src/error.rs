@@ -8,6 +8,7 @@ use weir_kernel::attach::AttachError;
 use weir_kernel::{LoadError, ReaderError, TableError};
 
 use crate::host::WatchError;
+use crate::read::CaptureError;
 
 /// Why a command ended. `Display` says what failed and why; [`Error::advice`]
 /// what to do.
@@ -43,6 +44,9 @@ pub enum Error {
     /// The kernel's table cannot be read.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// A capture cannot be read.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
     /// The output cannot be written.
     #[error("cannot write the output: {0}")]
     Output(#[source] io::Error),
@@ -75,6 +79,9 @@ impl Error {
                  please report it with the lines above"
             }
             Self::OldKernel { .. } => "boot a newer kernel: every feature is there from 5.15 on",
+            Self::Capture(CaptureError::NotACapture { .. }) => {
+                "give it what `tcpdump -w FILE` or Wireshark writes: pcap or pcapng, perhaps gzipped"
+            }
             Self::Output(source) if source.kind() == io::ErrorKind::StorageFull => {
                 "make room, or write elsewhere"
             }

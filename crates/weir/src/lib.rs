@@ -12,7 +12,9 @@ pub mod error;
 pub mod host;
 pub mod kernel_release;
 pub mod observe;
+mod outlet;
 pub mod output;
+pub mod read;
 pub mod signals;
 
 /// Tells the user something beside the data: on standard error, escaped.

@@ -5,7 +5,7 @@ mod pipeline;
 mod printer;
 mod watched;
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use weir_core::event::Event;
 use weir_kernel::attach::{Attacher, Method};
 use weir_kernel::{Datapath, Options};
 
-use crate::cli::{ColorChoice, ObserveArgs};
+use crate::cli::ObserveArgs;
 use crate::error::Error;
 use crate::host::{self, HostEvent, WatchOptions};
 use crate::output;
@@ -35,6 +35,12 @@ const BATCHES_QUEUED: usize = 64;
 /// What keeps it from starting or going on; see [`Error`].
 pub fn run(arguments: &ObserveArgs) -> Result<ExitCode, Error> {
     let filter = arguments.filters.compile(Timestamp::now())?;
+    if let Some(name) = filter.application() {
+        return Err(Error::Usage(format!(
+            "--protocol {name}: flows are told by their transport (tcp, udp, ...); requests by their \
+             application protocol, by weir read"
+        )));
+    }
     kernel_release::check()?;
 
     let max_flows = arguments.max_flows.unwrap_or_else(default_max_flows);
@@ -51,14 +57,7 @@ pub fn run(arguments: &ObserveArgs) -> Result<ExitCode, Error> {
         let _ = deliver.send(batch);
     })?;
 
-    let color = match arguments.color {
-        ColorChoice::Always => true,
-        ColorChoice::Never => false,
-        ColorChoice::Auto => {
-            io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
-        }
-    };
-    let sink = output::sink(arguments.output, color, Box::new(io::stdout()));
+    let sink = output::sink(arguments.output, arguments.color.for_stdout(), Box::new(io::stdout()));
     let printer = Printer::new(filter, sink, arguments);
     let watched = Watched::new(attacher, printer.filter());
     let mut pipeline = Pipeline::new(table, max_flows, arguments.updates, watched, printer);

@@ -52,8 +52,9 @@ pub enum FilterError {
     Brackets(String),
     /// No such protocol.
     #[error(
-        "{0:?} is not a protocol: accepted are names (tcp, udp, icmp, icmpv6, sctp, gre, esp, ...) \
-         and numbers from 0 to 255"
+        "{0:?} is not a protocol: accepted are names (tcp, udp, icmp, icmpv6, sctp, gre, esp, ...), \
+         numbers from 0 to 255, and for requests {applications}",
+        applications = crate::l7::names().collect::<Vec<_>>().join(", ")
     )]
     Protocol(String),
     /// No such state.
@@ -62,6 +63,15 @@ pub enum FilterError {
     /// Neither 4 nor 6.
     #[error("{0:?} is not a version of IP: accepted are 4 and 6")]
     IpVersion(String),
+    /// No status.
+    #[error(
+        "{0:?} is not a status: accepted are numbers (404), classes (5xx), comparisons (\">=400\", \"<300\") \
+         and names (NXDOMAIN)"
+    )]
+    Status(String),
+    /// No duration.
+    #[error("{0:?} is not a duration: accepted are 100ms, 2s, 1m30s")]
+    Duration(String),
     /// Neither a duration nor a time.
     #[error(
         "{0:?} is not a time: accepted are how long ago (90s, 15m, 2h 30m, 1d) and times with \

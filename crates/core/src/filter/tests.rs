@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::record::{
-    FlowEvent, FlowRecord, InterfaceCounters, PacketDirection, PacketRecord, SummaryRecord, Verdict,
+    AttributeValue, Capture, FlowEvent, FlowRecord, InterfaceCounters, Matched, PacketDirection,
+    PacketRecord, RequestRecord, SummaryRecord, Verdict,
 };
 
 type Parser = fn(&str) -> Result<Criterion, FilterError>;
@@ -222,6 +223,81 @@ fn the_same_flag_is_or_different_flags_are_and() {
     assert_eq!(verdicts(&[(port, "443", false), (port, "443", true)]), "----");
 }
 
+fn request(operation: &str, target: &str, status: &str, latency_us: u64) -> Record {
+    let path = target.split('?').next().unwrap();
+    let attributes: &[(&'static str, &str)] = match operation {
+        "GET" => &[("http.request.method", "GET"), ("url.path", path)],
+        _ => &[("db.query.text", "SELECT * FROM Users")],
+    };
+    Record::Request(Box::new(RequestRecord {
+        time: now(),
+        flow: "0123456789abcdef".into(),
+        client: end("172.18.0.3", Some(43122), web()),
+        server: end("172.18.0.4", Some(80), database()),
+        protocol: if operation == "GET" { "http" } else { "dns" },
+        operation: operation.into(),
+        target: Some(target.into()),
+        status: Some(status.into()),
+        ok: Some(!(status.starts_with(['4', '5']) || status == "NXDOMAIN")),
+        error: None,
+        request_bytes: 1,
+        response_bytes: 1,
+        latency_us: Some(latency_us),
+        total_us: Some(latency_us),
+        matched: Matched::Yes,
+        capture: Capture::Complete,
+        attributes: attributes.iter().map(|(name, text)| (*name, AttributeValue::from(*text))).collect(),
+    }))
+}
+
+#[test]
+fn requests_are_told_apart_and_flows_are_none() {
+    let records = [
+        request("GET", "/orders/17?page=2", "200", 900),
+        request("GET", "/health", "503", 150_000),
+        request("AAAA", "example.com", "NXDOMAIN", 20),
+        inside(),
+    ];
+    for (parse, text, expected) in [
+        (Criterion::parse_method as Parser, "get", "++--"),
+        (Criterion::parse_method, "P*", "----"),
+        (Criterion::parse_path, "/orders/*", "+---"),
+        (Criterion::parse_path, "/health", "-+--"),
+        (Criterion::parse_status, "5xx", "-+--"),
+        (Criterion::parse_status, "200", "+---"),
+        (Criterion::parse_status, ">=400", "-+--"),
+        (Criterion::parse_status, "<400", "+---"),
+        (Criterion::parse_status, "nxdomain", "--+-"),
+        (Criterion::parse_operation, "aaaa", "--+-"),
+        (Criterion::parse_statement, "from users", "--+-"),
+        (Criterion::parse_key, "*.com", "--+-"),
+        (Criterion::parse_slow, "100ms", "-+--"),
+        (Criterion::parse_slow, "900us", "++--"),
+        (Criterion::parse_protocol, "HTTP", "++--"),
+        (Criterion::parse_protocol, "dns", "--+-"),
+        (Criterion::parse_from, "shop/web", "++++"),
+    ] {
+        let mut filter = Filter::default();
+        filter.add(parse(text).unwrap(), false);
+        let got: String =
+            records.iter().map(|record| if filter.matches(record) { '+' } else { '-' }).collect();
+        assert_eq!(got, expected, "{text}");
+    }
+    let mut errors = Filter::default();
+    errors.add(Criterion::Errors, false);
+    let failed: Vec<_> = records.iter().map(|record| errors.matches(record)).collect();
+    assert_eq!(failed, [false, true, true, false]);
+    let mut either = Filter::default();
+    either.add(Criterion::parse_protocol("dns").unwrap(), false);
+    either.add(Criterion::parse_protocol("tcp").unwrap(), false);
+    assert!(either.matches(&records[2]) && either.matches(&records[3]), "one flag, either value");
+    assert_eq!(either.application(), Some("dns"));
+    for bad in ["", "9xx", ">=x", "5x", "four hundred", ">"] {
+        assert!(Criterion::parse_status(bad).is_err(), "{bad}");
+    }
+    assert!(Criterion::parse_slow("100").is_err() && Criterion::parse_statement("").is_err());
+}
+
 #[test]
 fn the_summary_is_always_wanted() {
     let mut filter = Filter::default();
@@ -232,8 +308,10 @@ fn the_summary_is_always_wanted() {
         flows: 0,
         packets: 0,
         bytes: 0,
+        requests: None,
         records: 0,
         not_flows: [].into(),
+        not_parsed: [].into(),
         lost: [].into(),
         interfaces: Vec::new(),
     };

@@ -10,6 +10,8 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 const PIECES_MAX: usize = 256;
 /// Segments of a connection that was joined late at which a message may begin.
 const LATE_TRIES_MAX: u32 = 4096;
+/// Datagrams of one conversation: each stands for itself, and one may be junk.
+const DATAGRAM_TRIES_MAX: u32 = 8;
 
 /// Listens until it is clear.
 #[derive(Debug, Default)]
@@ -40,6 +42,14 @@ pub(super) struct Facts {
 }
 
 impl Facts {
+    fn tries_max(&self) -> u32 {
+        match self.transport {
+            Transport::Udp => DATAGRAM_TRIES_MAX,
+            Transport::Tcp if self.late => LATE_TRIES_MAX,
+            Transport::Tcp => 0,
+        }
+    }
+
     /// Who is the client, likelier one first; both only if that is open.
     fn clients(&self) -> Vec<Side> {
         match self.client {
@@ -96,8 +106,8 @@ impl Listener {
         match likely {
             Some((protocol, client)) if last => Verdict::Found { protocol, client },
             _ if open && !last => Verdict::Wait,
-            _ if facts.late && self.tries < LATE_TRIES_MAX => {
-                // The next segment may be the first one of a message.
+            _ if self.tries < facts.tries_max() => {
+                // A message may begin with the next segment or datagram.
                 *self = Self { tries: self.tries + 1, ..Self::default() };
                 Verdict::Wait
             }

@@ -25,6 +25,9 @@ const RECORDS_MAX: u16 = 4096;
 /// The highest that is assigned.
 const OPCODE_MAX: u8 = 6;
 
+/// NetBIOS names are asked for in the same format; in DNS nobody uses this type.
+const TYPE_NETBIOS: u16 = 32;
+
 const CLASSES: [u16; 4] = [1, 3, 254, 255];
 /// In multicast DNS the top bit of the class asks for an answer to the asker alone.
 const CLASS_MASK: u16 = 0x7fff;
@@ -77,7 +80,9 @@ fn guess(bytes: &[u8], transport: Transport, response: bool) -> Guess {
 }
 
 fn is_plausible(message: &Message) -> bool {
-    message.opcode <= OPCODE_MAX && message.counts.iter().all(|count| *count <= RECORDS_MAX)
+    message.opcode <= OPCODE_MAX
+        && message.counts.iter().all(|count| *count <= RECORDS_MAX)
+        && message.question.as_ref().is_none_or(|question| question.kind != TYPE_NETBIOS)
 }
 
 /// One client's conversation with one server.

@@ -7,43 +7,29 @@ use jiff::Timestamp;
 use weir_core::filter::{Criterion, Filter, FilterError};
 
 macro_rules! filter_args {
-    ($($field:ident / $negated:ident, $long:literal / $not_long:literal, $value:literal, $help:literal;)*) => {
+    ($name:ident, $names:ident, $heading:literal, { $($extra:tt)* },
+     $($field:ident / $negated:ident, $long:literal / $not_long:literal, $value:literal, $help:literal;)*) => {
         /// One list for each filter, and a hidden one for its negation, which
         /// [`expand_not`] writes.
         #[derive(Debug, Clone, Default, Args)]
-        pub struct FilterArgs {
+        pub struct $name {
             $(
                 #[doc = $help]
-                #[arg(long = $long, value_name = $value, help_heading = "Filters")]
+                #[arg(long = $long, value_name = $value, help_heading = $heading)]
                 pub $field: Vec<String>,
                 #[doc = concat!("What `--not --", $long, "` becomes.")]
                 #[arg(long = $not_long, value_name = $value, hide = true)]
                 pub $negated: Vec<String>,
             )*
 
-            /// IPv4 only.
-            #[arg(short = '4', help_heading = "Filters", conflicts_with = "ipv6_only")]
-            pub ipv4_only: bool,
-
-            /// IPv6 only.
-            #[arg(short = '6', help_heading = "Filters")]
-            pub ipv6_only: bool,
-
-            /// Turn the next filter round: `--not --port 53`.
-            #[arg(long = "not", help_heading = "Filters")]
-            pub not: bool,
+            $($extra)*
         }
 
         /// Names of the filters, as they are typed.
-        const NAMES: &[&str] = &[$($long),*];
+        const $names: &[&str] = &[$($long),*];
 
-        impl FilterArgs {
-            /// Checks and compiles.
-            ///
-            /// # Errors
-            /// A value that its filter does not take.
-            pub fn compile(&self, now: Timestamp) -> Result<Filter, FilterError> {
-                let mut filter = Filter::default();
+        impl $name {
+            fn add_lists(&self, filter: &mut Filter, now: Timestamp) -> Result<(), FilterError> {
                 $(
                     for (values, negated) in [(&self.$field, false), (&self.$negated, true)] {
                         for value in values {
@@ -51,18 +37,27 @@ macro_rules! filter_args {
                         }
                     }
                 )*
-                for (wanted, version) in [(self.ipv4_only, "4"), (self.ipv6_only, "6")] {
-                    if wanted {
-                        filter.add(Criterion::parse_ip_version(version)?, false);
-                    }
-                }
-                Ok(filter)
+                Ok(())
             }
         }
     };
 }
 
 filter_args! {
+    FilterArgs, NAMES, "Filters",
+    {
+        /// IPv4 only.
+        #[arg(short = '4', help_heading = "Filters", conflicts_with = "ipv6_only")]
+        pub ipv4_only: bool,
+
+        /// IPv6 only.
+        #[arg(short = '6', help_heading = "Filters")]
+        pub ipv6_only: bool,
+
+        /// Turn the next filter round: `--not --port 53`.
+        #[arg(long = "not", help_heading = "Filters")]
+        pub not: bool,
+    },
     container / not_container, "container" / "not-container", "NAME",
         "Either end is this container: name, id, or pattern with * and ?.";
     service / not_service, "service" / "not-service", "NAME",
@@ -87,6 +82,67 @@ filter_args! {
         "Flows that began since then: an age (5m) or a time (RFC 3339).";
 }
 
+filter_args! {
+    AuditFilterArgs, AUDIT_NAMES, "Requests",
+    {
+        /// Those that failed, by what the server said.
+        #[arg(long = "errors", help_heading = "Requests")]
+        pub errors: bool,
+        /// What `--not --errors` becomes.
+        #[arg(long = "not-errors", hide = true, conflicts_with = "errors")]
+        pub not_errors: bool,
+    },
+    method / not_method, "method" / "not-method", "NAME",
+        "HTTP: the method (GET), or a pattern.";
+    path / not_path, "path" / "not-path", "GLOB",
+        "HTTP: the path, or a pattern: '/orders/*'.";
+    status / not_status, "status" / "not-status", "STATUS",
+        "The status: 404, 5xx, '>=400', NXDOMAIN.";
+    operation / not_operation, "operation" / "not-operation", "NAME",
+        "What was asked for: method, command, record type; or a pattern.";
+    statement / not_statement, "statement" / "not-statement", "TEXT",
+        "Databases: the statement contains this text; case does not matter.";
+    key / not_key, "key" / "not-key", "GLOB",
+        "What was asked for a key or a name is this one, or fits the pattern.";
+    slow / not_slow, "slow" / "not-slow", "TIME",
+        "The answer took this long or longer to begin (100ms, 2s).";
+}
+
+const ERRORS: &str = "errors";
+
+impl FilterArgs {
+    /// Checks and compiles.
+    ///
+    /// # Errors
+    /// A value that its filter does not take.
+    pub fn compile(&self, now: Timestamp) -> Result<Filter, FilterError> {
+        let mut filter = Filter::default();
+        self.add_lists(&mut filter, now)?;
+        for (wanted, version) in [(self.ipv4_only, "4"), (self.ipv6_only, "6")] {
+            if wanted {
+                filter.add(Criterion::parse_ip_version(version)?, false);
+            }
+        }
+        Ok(filter)
+    }
+}
+
+impl AuditFilterArgs {
+    /// Checks, compiles, and adds to those between whom.
+    ///
+    /// # Errors
+    /// A value that its filter does not take.
+    pub fn add_to(&self, filter: &mut Filter, now: Timestamp) -> Result<(), FilterError> {
+        self.add_lists(filter, now)?;
+        for (given, negated) in [(self.errors, false), (self.not_errors, true)] {
+            if given {
+                filter.add(Criterion::Errors, negated);
+            }
+        }
+        Ok(())
+    }
+}
+
 fn parse(name: &str, value: &str, now: Timestamp) -> Result<Criterion, FilterError> {
     match name {
         "container" => Criterion::parse_container(value),
@@ -99,6 +155,13 @@ fn parse(name: &str, value: &str, now: Timestamp) -> Result<Criterion, FilterErr
         "state" => Criterion::parse_state(value),
         "interface" => Criterion::parse_interface(value),
         "ip-version" => Criterion::parse_ip_version(value),
+        "method" => Criterion::parse_method(value),
+        "path" => Criterion::parse_path(value),
+        "status" => Criterion::parse_status(value),
+        "operation" => Criterion::parse_operation(value),
+        "statement" => Criterion::parse_statement(value),
+        "key" => Criterion::parse_key(value),
+        "slow" => Criterion::parse_slow(value),
         _ => Criterion::parse_since(value, now),
     }
 }
@@ -123,10 +186,13 @@ pub fn expand_not(arguments: impl IntoIterator<Item = OsString>) -> Result<Vec<O
             continue;
         }
         let name = text.strip_prefix("--").unwrap_or_default();
-        if !NAMES.contains(&name.split('=').next().unwrap_or_default()) {
+        let filter = name.split('=').next().unwrap_or_default();
+        let mut all = NAMES.iter().chain(AUDIT_NAMES).chain([&ERRORS]);
+        if !all.clone().any(|one| *one == filter) {
+            let all: Vec<&str> = all.by_ref().copied().collect();
             return Err(format!(
                 "--not stands before a filter (--{}, -4 or -6), not before {text:?}",
-                NAMES.join(", --")
+                all.join(", --")
             ));
         }
         expanded.push(format!("--not-{name}").into());
@@ -147,6 +213,7 @@ mod tests {
     fn not_belongs_to_the_next_filter() {
         assert_eq!(expand("--not --port 53 --to web").unwrap(), "--not-port 53 --to web");
         assert_eq!(expand("--port 53 --not --ip=10.0.0.0/8").unwrap(), "--port 53 --not-ip=10.0.0.0/8");
+        assert_eq!(expand("--not --errors --not --path /a").unwrap(), "--not-errors --not-path /a");
         assert_eq!(expand("--not -6").unwrap(), "--not-ip-version=6");
     }
 
@@ -160,9 +227,10 @@ mod tests {
     #[test]
     fn every_name_has_a_parser() {
         let values = ["web", "web", "web", "world", "::/0", "1-2", "udp", "reset", "lo", "4", "5m"];
-        for (name, value) in NAMES.iter().zip(values) {
+        let audit_values = ["GET", "/a/*", "5xx", "GET", "users", "user:*", "100ms"];
+        assert_eq!((NAMES.len(), AUDIT_NAMES.len()), (values.len(), audit_values.len()));
+        for (name, value) in NAMES.iter().zip(values).chain(AUDIT_NAMES.iter().zip(audit_values)) {
             assert!(parse(name, value, Timestamp::UNIX_EPOCH).is_ok(), "{name} {value}");
         }
-        assert_eq!(NAMES.len(), values.len());
     }
 }

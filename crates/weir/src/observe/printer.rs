@@ -1,8 +1,6 @@
-//! From reports to the output: which records, how many, and what happens when
-//! nobody takes them.
+//! From reports to records.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::io;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use weir_core::event::PacketSeen;
@@ -14,64 +12,39 @@ use weir_core::scene::Scene;
 
 use crate::cli::ObserveArgs;
 use crate::error::Error;
+use crate::outlet::Outlet;
 use crate::output::{Format, Sink};
 
-/// The last station of the pipeline.
+/// From reports to the outlet.
 pub(super) struct Printer {
-    filter: Filter,
-    sink: Box<dyn Sink>,
+    outlet: Outlet,
     packets: bool,
     /// Whether flows that outlive weir get a last record: programs want their
     /// counters, a person would have to read a line for each.
     leftovers: bool,
-    count: Option<u64>,
-    last: Option<usize>,
-    kept: VecDeque<Record>,
-    printed: u64,
     finishing: bool,
-    failure: Option<io::Error>,
-    /// The reader of the output has gone (`weir observe | head`).
-    unread: bool,
 }
 
 impl Printer {
     pub(super) fn new(filter: Filter, sink: Box<dyn Sink>, arguments: &ObserveArgs) -> Self {
         Self {
-            filter,
-            sink,
+            outlet: Outlet::new(filter, sink, arguments.count, arguments.last),
             packets: arguments.packets,
             leftovers: matches!(arguments.output, Format::Json | Format::Jsonl),
-            count: arguments.count,
-            last: arguments.last.and_then(|last| usize::try_from(last).ok()),
-            kept: VecDeque::new(),
-            printed: 0,
             finishing: false,
-            failure: None,
-            unread: false,
         }
     }
 
     pub(super) fn filter(&self) -> &Filter {
-        &self.filter
+        self.outlet.filter()
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.unread || self.failure.is_some() || self.count.is_some_and(|count| self.printed >= count)
+        self.outlet.is_done()
     }
 
-    /// A closed pipe is a reader that has enough: no failure, but the end.
     pub(super) fn check(&mut self) -> Result<(), Error> {
-        match self.failure.take() {
-            None => Ok(()),
-            Some(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                self.unread = true;
-                Ok(())
-            }
-            Some(error) => {
-                self.unread = true;
-                Err(Error::Output(error))
-            }
-        }
+        self.outlet.check()
     }
 
     pub(super) fn flow(&mut self, scene: &mut Scene, report: Report<'_>) {
@@ -79,29 +52,12 @@ impl Printer {
         if self.packets || self.is_done() || (leftover && !self.leftovers) {
             return;
         }
-        let record = Record::Flow(scene.flow_record(report));
-        self.record(record);
+        self.outlet.record(Record::Flow(scene.flow_record(report)));
     }
 
     pub(super) fn packet(&mut self, scene: &mut Scene, packet: &PacketSeen) {
         if !self.is_done() {
-            self.record(Record::Packet(scene.packet_record(packet)));
-        }
-    }
-
-    fn record(&mut self, record: Record) {
-        if !self.filter.matches(&record) {
-            return;
-        }
-        self.printed += 1;
-        match self.last {
-            Some(last) => {
-                if self.kept.len() == last {
-                    self.kept.pop_front();
-                }
-                self.kept.push_back(record);
-            }
-            None => self.write(&record),
+            self.outlet.record(Record::Packet(scene.packet_record(packet)));
         }
     }
 
@@ -118,10 +74,6 @@ impl Printer {
         losses: &EventLosses,
         duration: Duration,
     ) {
-        let kept = std::mem::take(&mut self.kept);
-        for record in &kept {
-            self.write(record);
-        }
         let mut not_flows = BTreeMap::new();
         let mut lost = BTreeMap::new();
         for ((_, reason), counters) in tallies {
@@ -136,32 +88,23 @@ impl Printer {
         }
         let in_flows = totals.hooks.iter().map(|(hook, counters)| (*hook, *counters));
         let in_none = tallies.iter().map(|((hook, _), counters)| (*hook, *counters));
-        let summary = SummaryRecord {
+        let interfaces = scene.interface_counters(in_flows.chain(in_none));
+        self.outlet.finish(|records| SummaryRecord {
             time: jiff::Timestamp::now(),
             duration_ms: (duration.as_micros() as f64) / 1_000.0,
             flows: totals.flows,
             packets: totals.counted.packets,
             bytes: totals.counted.bytes,
-            records: if self.last.is_some() { kept.len() as u64 } else { self.printed },
+            requests: None,
+            records,
             not_flows,
+            not_parsed: BTreeMap::new(),
             lost,
-            interfaces: scene.interface_counters(in_flows.chain(in_none)),
-        };
-        self.write(&Record::Summary(summary));
-        if self.failure.is_none() && !self.unread {
-            self.failure = self.sink.finish().err();
-        }
+            interfaces,
+        });
     }
 
     pub(super) fn flush(&mut self) {
-        if self.failure.is_none() && !self.unread {
-            self.failure = self.sink.flush().err();
-        }
-    }
-
-    fn write(&mut self, record: &Record) {
-        if self.failure.is_none() && !self.unread {
-            self.failure = self.sink.write(record).err();
-        }
+        self.outlet.flush();
     }
 }

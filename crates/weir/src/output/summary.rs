@@ -8,8 +8,10 @@ use weir_core::text;
 use super::cell::{BAD, Cell, DIM, GOOD};
 
 pub(super) fn write(out: &mut impl Write, color: bool, summary: &SummaryRecord) -> io::Result<()> {
+    let requests = summary.requests.map(|requests| format!("{}, ", counted(requests, "request")));
     let seen = format!(
-        "{}, {}, {} in {}",
+        "{}{}, {}, {} in {}",
+        requests.unwrap_or_default(),
         counted(summary.flows, "flow"),
         counted(summary.packets, "packet"),
         text::bytes(summary.bytes),
@@ -31,6 +33,12 @@ pub(super) fn write(out: &mut impl Write, color: bool, summary: &SummaryRecord) 
         let line = Cell::new(color).styled(DIM, &format!("in no flow: {}", parts.join(", ")));
         writeln!(out, "{}", line.into_line())?;
     }
+    if !summary.not_parsed.is_empty() {
+        let parts: Vec<_> =
+            summary.not_parsed.iter().map(|(reason, count)| not_parsed(reason, *count)).collect();
+        let line = Cell::new(color).styled(DIM, &format!("connections not read: {}", parts.join(", ")));
+        writeln!(out, "{}", line.into_line())?;
+    }
     Ok(())
 }
 
@@ -50,6 +58,7 @@ fn lost_words(reason: &str) -> Option<(&'static str, &'static str)> {
         "dns_ring_full" => ("DNS answer", "not read: the event ring was full"),
         "dns_truncated" => ("DNS answer", "longer than what is captured, read in part"),
         "dns_names_evicted" => ("DNS name", "forgotten: there are too many"),
+        "file_cut_off" => ("file", "that ends in the middle of a packet"),
         "stream_gaps_lost" => ("hole", "in TCP streams, acknowledged but not captured"),
         "stream_gaps_cut" => ("packet", "of streams captured only in part"),
         "stream_gaps_not_seen" => ("hole", "in TCP streams that nobody acknowledged"),
@@ -81,6 +90,16 @@ fn not_flow(reason: &str, count: u64) -> String {
     format!("{} {what}", text::count(count))
 }
 
+fn not_parsed(reason: &str, count: u64) -> String {
+    let what = match reason {
+        "not_understood" => "in a protocol that weir does not know",
+        "encrypted" => "encrypted",
+        "no_requests" => "without requests",
+        other => other,
+    };
+    format!("{} {what}", text::count(count))
+}
+
 fn counted(count: u64, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{} {noun}{plural}", text::count(count))
@@ -89,7 +108,7 @@ fn counted(count: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weir_core::l7::Tally;
+    use weir_core::l7::{Tally, Why};
     use weir_core::loss::{EventLosses, TallyReason};
 
     #[test]
@@ -97,11 +116,17 @@ mod tests {
         let tallied = TallyReason::ALL.into_iter().filter(|reason| reason.is_loss()).map(TallyReason::name);
         let events = EventLosses::default().named().map(|(name, _)| name);
         let requests = Tally::default().losses().map(|(name, _)| name);
-        for reason in tallied.chain(events).chain(requests).chain(["dns_names_evicted"]) {
+        for reason in tallied.chain(events).chain(requests).chain(["dns_names_evicted", "file_cut_off"]) {
             assert!(lost_words(reason).is_some(), "{reason}");
         }
         for reason in TallyReason::ALL.into_iter().filter(|reason| !reason.is_loss()) {
             assert_ne!(not_flow(reason.name(), 1), format!("1 {}", reason.name()), "{reason:?}");
+        }
+        for why in Why::ALL {
+            assert!(
+                not_parsed(why.name(), 1).len() > 2 && !not_parsed(why.name(), 1).contains('_'),
+                "{why:?}"
+            );
         }
     }
 }

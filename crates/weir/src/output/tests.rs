@@ -243,8 +243,10 @@ fn summary() -> SummaryRecord {
         flows: 12,
         packets: 3_204,
         bytes: 4_100_000,
+        requests: None,
         records: 24,
         not_flows: [].into(),
+        not_parsed: [].into(),
         lost: [].into(),
         interfaces: Vec::new(),
     }
@@ -377,7 +379,17 @@ fn the_summary_says_what_was_lost() {
   3,000 packets of flows that found no room in the flow table
 in no flow: 12 ARP, 3 not IP
 ";
+    let audited = SummaryRecord {
+        requests: Some(24),
+        not_parsed: [("encrypted", 3), ("not_understood", 1)].into(),
+        ..summary()
+    };
+    let read = "\
+24 requests, 12 flows, 3,204 packets, 4.1 MB in 30.0 s; nothing lost
+connections not read: 3 encrypted, 1 in a protocol that weir does not know
+";
     for format in [Format::Compact, Format::Table] {
+        assert_eq!(written(format, false, &[Record::Summary(audited.clone())]), read);
         assert_eq!(written(format, false, &[Record::Summary(summary())]), nothing);
         assert_eq!(written(format, false, &[Record::Summary(losses.clone())]), lost);
     }

@@ -147,6 +147,17 @@ fn an_answer_may_be_what_is_seen_first() {
 }
 
 #[test]
+fn junk_before_the_first_message_hides_nothing() {
+    let found = datagrams(&[
+        (true, b"junk".to_vec()),
+        (true, message(2, 0x0100, &["b"], 1, 0)),
+        (false, message(2, 0x8180, &["b"], 1, 1)),
+    ]);
+    let lines: Vec<_> = found.iter().map(|one| shown(&one.exchange)).collect();
+    assert_eq!(lines, ["A b NOERROR 19/35"]);
+}
+
+#[test]
 fn kinds_and_codes_have_names() {
     for (flags, kind, operation, status) in [
         (0x8180, 1, "A", "NOERROR"),

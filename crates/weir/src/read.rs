@@ -1,0 +1,93 @@
+//! `weir read`: requests out of capture files. Needs no root.
+
+mod capture;
+mod pipeline;
+
+use std::io;
+use std::process::ExitCode;
+
+use jiff::Timestamp;
+
+use crate::cli::ReadArgs;
+use crate::error::Error;
+use crate::outlet::Outlet;
+use crate::{notice, output, signals};
+use capture::Capture;
+use pipeline::Pipeline;
+
+pub use capture::CaptureError;
+
+/// Packets between two looks at whether the user wants to end.
+const PACKETS_PER_LOOK: u64 = 1024;
+
+/// Reads the files to their end, or until told to end.
+///
+/// # Errors
+/// What keeps it from starting or going on; see [`Error`].
+pub fn run(arguments: &ReadArgs) -> Result<ExitCode, Error> {
+    let now = Timestamp::now();
+    let mut filter = arguments.filters.compile(now)?;
+    arguments.audit.add_to(&mut filter, now)?;
+    let of_flows = [
+        ("--state", !arguments.filters.state.is_empty() || !arguments.filters.not_state.is_empty()),
+        (
+            "--interface",
+            !arguments.filters.interface.is_empty() || !arguments.filters.not_interface.is_empty(),
+        ),
+    ];
+    if let Some((flag, _)) = of_flows.iter().find(|(_, given)| *given) {
+        return Err(Error::Usage(format!("{flag} is about flows: the requests in a file have none")));
+    }
+    let signals =
+        signals::channel().map_err(|source| Error::System { action: "cannot listen for signals", source })?;
+    let sink = output::sink(arguments.output, arguments.color.for_stdout(), Box::new(io::stdout()));
+    let mut pipeline = Pipeline::new(Outlet::new(filter, sink, arguments.count, arguments.last));
+
+    let mut result = Ok(());
+    'files: for path in &arguments.files {
+        let mut capture = match Capture::open(path) {
+            Ok(capture) => capture,
+            // Nothing was read yet that could be told.
+            Err(error) if pipeline.is_empty() => return Err(error.into()),
+            Err(error) => {
+                result = Err(error.into());
+                break;
+            }
+        };
+        let mut packets = 0u64;
+        loop {
+            match capture.next(&mut |link, packet| pipeline.packet(link, packet)) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(CaptureError::CutOff { .. }) => {
+                    pipeline.file_cut_off();
+                    notice(&format!(
+                        "{} ends in the middle of a packet; it is read up to there",
+                        path.display()
+                    ));
+                    break;
+                }
+                Err(error) => {
+                    result = Err(error.into());
+                    break 'files;
+                }
+            }
+            packets += 1;
+            pipeline.check()?;
+            if packets.is_multiple_of(PACKETS_PER_LOOK) {
+                if capture.is_live() {
+                    pipeline.flush()?;
+                }
+                if !signals.is_empty() {
+                    break 'files;
+                }
+            }
+            if pipeline.is_done() {
+                break 'files;
+            }
+        }
+    }
+    // What was read before something failed is told all the same.
+    pipeline.finish()?;
+    result.map(|()| ExitCode::SUCCESS)
+}

@@ -1,0 +1,157 @@
+//! From captured frames to records.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::Timestamp;
+use weir_core::directory::Directory;
+use weir_core::dns;
+use weir_core::frame::{Body, Decoder, Link, Packet};
+use weir_core::l7::{Engine, Found, Limits};
+use weir_core::loss::TallyReason;
+use weir_core::record::{Record, SummaryRecord};
+use weir_core::scene::{Clock, Scene};
+
+use super::capture::Frame;
+use crate::error::Error;
+use crate::outlet::Outlet;
+
+const DNS_PORT: u16 = 53;
+
+pub(super) struct Pipeline {
+    decoder: Decoder,
+    engine: Engine,
+    scene: Scene,
+    outlet: Outlet,
+    requests: u64,
+    packets: u64,
+    bytes: u64,
+    /// First and last packet.
+    times_ns: Option<(u64, u64)>,
+    not_decoded: BTreeMap<TallyReason, u64>,
+    files_cut_off: u64,
+}
+
+impl Pipeline {
+    pub(super) fn new(outlet: Outlet) -> Self {
+        Self {
+            decoder: Decoder::default(),
+            engine: Engine::new(Limits::default()),
+            scene: Scene {
+                directory: Directory::default(),
+                devices: HashMap::new(),
+                // Captures tell the calendar's time.
+                clock: Clock::new(Timestamp::UNIX_EPOCH, 0),
+            },
+            outlet,
+            requests: 0,
+            packets: 0,
+            bytes: 0,
+            times_ns: None,
+            not_decoded: BTreeMap::new(),
+            files_cut_off: 0,
+        }
+    }
+
+    pub(super) fn packet(&mut self, link: Link, frame: Frame<'_>) {
+        let Frame { bytes, sent_bytes, time_ns } = frame;
+        let (first, last) = self.times_ns.unwrap_or((time_ns, time_ns));
+        self.times_ns = Some((first.min(time_ns), last.max(time_ns)));
+        let Self { decoder, engine, scene, outlet, requests, .. } = self;
+        let packet = match decoder.decode(link, bytes, sent_bytes, time_ns) {
+            Ok(packet) => packet,
+            Err(reason) => {
+                *self.not_decoded.entry(reason).or_default() += 1;
+                return;
+            }
+        };
+        self.packets += 1;
+        self.bytes += u64::from(sent_bytes);
+        let mut emit = |found| hand_on(scene, outlet, requests, found);
+        let Packet { key, from, body } = packet;
+        match body {
+            Body::Tcp(segment) => engine.segment(key, from, &segment, time_ns, &mut emit),
+            Body::Udp { payload, payload_bytes } => {
+                engine.datagram(key, from, payload, payload_bytes, time_ns, &mut emit);
+                if key.port(from) == Some(DNS_PORT) {
+                    learn_names(&mut self.scene.directory, payload, time_ns);
+                }
+            }
+            Body::Other | Body::Fragment => {}
+        }
+    }
+
+    pub(super) fn file_cut_off(&mut self) {
+        self.files_cut_off += 1;
+    }
+
+    /// Whether no packet has come yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.times_ns.is_none()
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.outlet.is_done()
+    }
+
+    pub(super) fn check(&mut self) -> Result<(), Error> {
+        self.outlet.check()
+    }
+
+    pub(super) fn flush(&mut self) -> Result<(), Error> {
+        self.outlet.flush();
+        self.outlet.check()
+    }
+
+    /// Tells of what has no end in the files, and the sums.
+    pub(super) fn finish(&mut self) -> Result<(), Error> {
+        let Self { engine, scene, outlet, requests, .. } = self;
+        engine.finish(&mut |found| hand_on(scene, outlet, requests, found));
+        let mut not_flows = BTreeMap::new();
+        let mut lost = BTreeMap::new();
+        for (reason, count) in &self.not_decoded {
+            let counts = if reason.is_loss() { &mut lost } else { &mut not_flows };
+            counts.insert(reason.name(), *count);
+        }
+        let tally = engine.tally();
+        let more = [
+            (TallyReason::FragmentUnjoined.name(), self.decoder.unjoined()),
+            ("dns_names_evicted", scene.directory.names_evicted()),
+            ("file_cut_off", self.files_cut_off),
+        ];
+        for (name, count) in tally.losses().into_iter().chain(more) {
+            if count > 0 {
+                *lost.entry(name).or_default() += count;
+            }
+        }
+        let (first_ns, last_ns) = self.times_ns.unwrap_or_default();
+        let duration_us = last_ns.saturating_sub(first_ns) / 1_000;
+        outlet.finish(|records| SummaryRecord {
+            time: Timestamp::now(),
+            duration_ms: duration_us as f64 / 1_000.0,
+            flows: tally.conversations,
+            packets: self.packets,
+            bytes: self.bytes,
+            requests: Some(*requests),
+            records,
+            not_flows,
+            not_parsed: tally.bypassed.iter().map(|(why, count)| (why.name(), *count)).collect(),
+            lost,
+            interfaces: Vec::new(),
+        });
+        outlet.check()
+    }
+}
+
+fn hand_on(scene: &mut Scene, outlet: &mut Outlet, requests: &mut u64, found: Found) {
+    *requests += 1;
+    outlet.record(Record::Request(Box::new(scene.request_record(found))));
+}
+
+/// As with live traffic: answers of name servers name addresses outside.
+fn learn_names(directory: &mut Directory, payload: &[u8], time_ns: u64) {
+    if let Some(answer) = dns::parse(payload) {
+        for address in &answer.addresses {
+            directory.learn_dns(&answer.name, address.ip, address.ttl_s, time_ns);
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! `weir read` against what Zeek and tshark say of real captures.
+//!
+//! The captures are no part of the project: they are looked for in
+//! `../shared/captures`, next to the checkout, and without them the tests say
+//! so and pass. Where weir disagrees, `docs/protocols.md` tells why.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is a failed test")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+const PAGE: &str = include_str!("../../../docs/protocols.md");
+
+fn captures() -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/captures");
+    if folder.join("MANIFEST.tsv").exists() {
+        return Some(folder);
+    }
+    eprintln!("weir: NO CAPTURES in ../shared/captures: NOTHING WAS COMPARED with Zeek and tshark.");
+    None
+}
+
+fn expected(folder: &Path, name: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(folder.join("expected").join(name)).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn requests(folder: &Path, file: &str, protocol: &str) -> Vec<Value> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+    let output = command.args(["read", "-o", "jsonl"]).arg(folder.join(file)).output().unwrap();
+    assert!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(|record| record["protocol"] == protocol)
+        .collect()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or("-").to_owned()
+}
+
+/// Weir writes bytes other than letters, digits, `-` and `_` as `\DDD`.
+fn unescaped(name: &str) -> String {
+    let mut parts = name.split('\\');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (digits, rest) = part.split_at(3);
+        plain.push(char::from(digits.parse::<u8>().unwrap()));
+        plain.push_str(rest);
+    }
+    plain
+}
+
+/// The files that the page says weir disagrees on, in the table of a section.
+fn explained(heading: &str) -> BTreeSet<String> {
+    let section = PAGE.split_once(&format!("\n{heading}\n")).expect("a section of that name").1;
+    let end = section.find("\n#").unwrap_or(section.len());
+    section[..end]
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `"))
+        .filter_map(|line| line.split_once('`'))
+        .map(|(file, _)| file.to_owned())
+        .collect()
+}
+
+type Counts = BTreeMap<Vec<String>, usize>;
+
+fn count(rows: impl Iterator<Item = Vec<String>>) -> Counts {
+    rows.fold(Counts::new(), |mut counts, row| {
+        *counts.entry(row).or_default() += 1;
+        counts
+    })
+}
+
+fn assert_only(differing: &BTreeMap<String, String>, explained: &BTreeSet<String>, compared: usize) {
+    let found: BTreeSet<String> = differing.keys().cloned().collect();
+    let unexplained: Vec<_> = differing.iter().filter(|(file, _)| !explained.contains(*file)).collect();
+    assert!(unexplained.is_empty(), "not in docs/protocols.md: {unexplained:#?}");
+    let outdated: Vec<_> = explained.difference(&found).collect();
+    assert!(outdated.is_empty(), "weir agrees by now on {outdated:?}: take them out of docs/protocols.md");
+    eprintln!("weir: {compared} compared, {} differ and are explained", differing.len());
+}
+
+#[test]
+fn http_is_what_zeek_says() {
+    let Some(folder) = captures() else { return };
+    let mut logs: BTreeMap<(String, String), Vec<Value>> = BTreeMap::new();
+    for row in expected(&folder, "zeek-http.jsonl") {
+        for file in row["traces"].as_array().unwrap() {
+            logs.entry((text(file), text(&row["baseline"]))).or_default().push(row.clone());
+        }
+    }
+    let mut differing = BTreeMap::new();
+    for ((file, _), rows) in &logs {
+        // A baseline has only the columns that its test is about.
+        let columns: Vec<&str> = ["method", "status_code"]
+            .into_iter()
+            .filter(|column| rows.iter().any(|row| row.get(column).is_some()))
+            .collect();
+        let zeek = count(rows.iter().map(|row| columns.iter().map(|column| text(&row[column])).collect()));
+        let weir = count(requests(&folder, file, "http").iter().map(|record| {
+            columns
+                .iter()
+                .map(|column| match *column {
+                    "method" if record["operation"] == "" => "-".to_owned(),
+                    "method" => text(&record["operation"]),
+                    _ => text(&record["status"]),
+                })
+                .collect()
+        }));
+        if zeek != weir {
+            differing.insert(file.clone(), format!("Zeek {zeek:?}, weir {weir:?}"));
+        }
+    }
+    assert_only(&differing, &explained("### HTTP against Zeek"), logs.len());
+}
+
+#[test]
+fn dns_is_what_tshark_says() {
+    let Some(folder) = captures() else { return };
+    let mut frames: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for row in expected(&folder, "tshark-dns.jsonl") {
+        frames.entry(text(&row["file"])).or_default().push(row);
+    }
+    let mut differing = BTreeMap::new();
+    for (file, rows) in &frames {
+        let tshark = count(rows.iter().flat_map(|row| {
+            let flags = row["dns.flags.response"].as_array().unwrap();
+            // One name for each message, where each has one question.
+            let names = row["dns.qry.name"].as_array().filter(|names| names.len() == flags.len());
+            flags.iter().enumerate().map(move |(index, flag)| {
+                let name = names.map_or("-".to_owned(), |names| text(&names[index]).to_lowercase());
+                vec![text(flag), name.replace("<root>", ".")]
+            })
+        }));
+        let unnamed = tshark.keys().any(|row| row[1] == "-");
+        let weir = count(requests(&folder, file, "dns").iter().flat_map(|record| {
+            let name = if unnamed { "-".to_owned() } else { unescaped(&text(&record["target"])) };
+            let asked = (record["matched"] != "no_request").then(|| vec!["0".to_owned(), name.clone()]);
+            let answered = (record["matched"] != "no_response").then(|| vec!["1".to_owned(), name]);
+            [asked, answered].into_iter().flatten().collect::<Vec<_>>()
+        }));
+        if tshark != weir {
+            differing.insert(file.clone(), format!("tshark {tshark:?}, weir {weir:?}"));
+        }
+    }
+    assert_only(&differing, &explained("### DNS against tshark"), frames.len());
+}

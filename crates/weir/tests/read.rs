@@ -1,0 +1,241 @@
+//! `weir read` as its users meet it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is a failed test")]
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::Value;
+
+/// A file that is gone when the test is over.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new(name: &str, bytes: &[u8]) -> Self {
+        let path = std::env::temp_dir().join(format!("weir-read-{}-{name}", std::process::id()));
+        std::fs::write(&path, bytes).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A frame of raw IPv4 and TCP; `0` asks, `1` answers.
+fn frame(from: u8, seq: u32, ack: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let (source, destination) =
+        if from == 0 { ([10, 0, 0, 2], [10, 0, 0, 1]) } else { ([10, 0, 0, 1], [10, 0, 0, 2]) };
+    let (port, peer): (u16, u16) = if from == 0 { (43_122, 80) } else { (80, 43_122) };
+    let total = (40 + payload.len()) as u16;
+    let mut bytes = vec![0x45, 0];
+    bytes.extend_from_slice(&total.to_be_bytes());
+    bytes.extend_from_slice(&[0, 0, 0, 0, 64, 6, 0, 0]);
+    bytes.extend_from_slice(&source);
+    bytes.extend_from_slice(&destination);
+    bytes.extend_from_slice(&port.to_be_bytes());
+    bytes.extend_from_slice(&peer.to_be_bytes());
+    bytes.extend_from_slice(&seq.to_be_bytes());
+    bytes.extend_from_slice(&ack.to_be_bytes());
+    bytes.extend_from_slice(&[0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+const SYN: u8 = 2;
+const SYN_ACK: u8 = 18;
+const PSH_ACK: u8 = 24;
+
+/// Two requests, a millisecond between any two packets.
+fn frames() -> Vec<Vec<u8>> {
+    let first = b"GET /orders/17?token=hunter2 HTTP/1.1\r\nHost: shop\r\nCookie: hunter2\r\n\r\n";
+    let ok = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+    let second = b"GET /health HTTP/1.1\r\nHost: shop\r\n\r\n";
+    let failed = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
+    let (asked, answered) = (101 + first.len() as u32, 501 + ok.len() as u32);
+    vec![
+        frame(0, 100, 0, SYN, b""),
+        frame(1, 500, 101, SYN_ACK, b""),
+        frame(0, 101, 501, PSH_ACK, first),
+        frame(1, 501, asked, PSH_ACK, ok),
+        frame(0, asked, answered, PSH_ACK, second),
+        frame(1, answered, asked + second.len() as u32, PSH_ACK, failed),
+    ]
+}
+
+fn pcap() -> Vec<u8> {
+    let mut bytes = 0xa1b2_c3d4_u32.to_le_bytes().to_vec();
+    bytes.extend_from_slice(&[2, 0, 4, 0]);
+    for field in [0u32, 0, 65_535, 101] {
+        bytes.extend_from_slice(&field.to_le_bytes());
+    }
+    for (index, frame) in frames().iter().enumerate() {
+        let length = frame.len() as u32;
+        for field in [1_000_000_000, index as u32 * 1_000, length, length] {
+            bytes.extend_from_slice(&field.to_le_bytes());
+        }
+        bytes.extend_from_slice(frame);
+    }
+    bytes
+}
+
+/// Big endian, time in nanoseconds.
+fn pcapng() -> Vec<u8> {
+    fn block(kind: u32, body: &[u8]) -> Vec<u8> {
+        let padded = body.len().next_multiple_of(4);
+        let length = (12 + padded) as u32;
+        let mut bytes = [kind.to_be_bytes(), length.to_be_bytes()].concat();
+        bytes.extend_from_slice(body);
+        bytes.resize(8 + padded, 0);
+        bytes.extend_from_slice(&length.to_be_bytes());
+        bytes
+    }
+    let section = [&0x1a2b_3c4d_u32.to_be_bytes()[..], &[0, 1, 0, 0], &[0xff; 8]].concat();
+    let interface = [&[0, 101, 0, 0, 0, 0, 0xff, 0xff][..], &[0, 9, 0, 1, 9, 0, 0, 0], &[0; 4]].concat();
+    let mut bytes = [block(0x0a0d_0d0a, &section), block(1, &interface)].concat();
+    for (index, frame) in frames().iter().enumerate() {
+        let time = 1_000_000_000_000_000_000 + index as u64 * 1_000_000;
+        let length = (frame.len() as u32).to_be_bytes();
+        let body = [&[0; 4][..], &time.to_be_bytes(), &length, &length, frame].concat();
+        bytes.extend_from_slice(&block(6, &body));
+    }
+    bytes
+}
+
+fn gzipped(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn weir(arguments: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
+        .arg("read")
+        .args(arguments)
+        .env("TZ", "UTC")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It may end before it has read everything.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+const LINES: &str = "\
+01:46:40.002  world/10.0.0.2:43122 → world/10.0.0.1:80  HTTP  GET /orders/17?token=REDACTED  200  1.00 ms  70 B / 43 B
+01:46:40.004  world/10.0.0.2:43122 → world/10.0.0.1:80  HTTP  GET /health                    503  1.00 ms  36 B / 55 B  Service Unavailable
+2 requests, 1 flow, 6 packets, 444 B in 5.00 ms; nothing lost
+";
+
+#[test]
+fn every_kind_of_file_gives_the_same() {
+    for (name, bytes) in [
+        ("a.pcap", pcap()),
+        ("a.pcapng", pcapng()),
+        ("a.pcap.gz", gzipped(&pcap())),
+        ("a.pcapng.gz", gzipped(&pcapng())),
+    ] {
+        let file = Temporary::new(name, &bytes);
+        assert_eq!(stdout(&weir(&[file.0.to_str().unwrap()], b"")), LINES, "{name}");
+        assert_eq!(stdout(&weir(&["-"], &bytes)), LINES, "{name} on standard input");
+    }
+}
+
+#[test]
+fn records_are_whole_and_hold_no_secret() {
+    let text = stdout(&weir(&["-o", "jsonl", "-"], &pcap()));
+    assert!(!text.contains("hunter2"), "{text}");
+    let records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let first = &records[0];
+    for (field, expected) in [
+        ("kind", Value::from("request")),
+        ("protocol", "http".into()),
+        ("operation", "GET".into()),
+        ("target", "/orders/17?token=REDACTED".into()),
+        ("status", "200".into()),
+        ("ok", true.into()),
+        ("request_bytes", 70.into()),
+        ("response_bytes", 43.into()),
+        ("latency_us", 1_000.into()),
+        ("matched", "yes".into()),
+        ("capture", "complete".into()),
+    ] {
+        assert_eq!(first[field], expected, "{field}");
+    }
+    assert_eq!(first["attributes"]["http.response.body.size"], 5);
+    assert_eq!(first["flow"], records[1]["flow"]);
+    assert_eq!((&records[2]["kind"], &records[2]["requests"]), (&"summary".into(), &2.into()));
+}
+
+#[test]
+fn filters_choose() {
+    for (arguments, expected) in [
+        (&["--status", "5xx"][..], 1),
+        (&["--errors"], 1),
+        (&["--not", "--errors"], 1),
+        (&["--path", "/orders/*"], 1),
+        (&["--not", "--path", "/health", "--protocol", "http"], 1),
+        (&["--method", "POST"], 0),
+        (&["--slow", "1ms"], 2),
+        (&["--slow", "2ms"], 0),
+        (&["--port", "80", "--from", "10.0.0.2"], 2),
+        (&["--protocol", "dns"], 0),
+        (&["--count", "1"], 1),
+        (&["--last", "1"], 1),
+    ] {
+        let output = weir(&[&["-o", "jsonl", "-"], arguments].concat(), &pcap());
+        assert_eq!(stdout(&output).lines().count() - 1, expected, "{arguments:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_told_and_what_can_is_read() {
+    let error = |arguments: &[&str], input: &[u8], code| {
+        let output = weir(arguments, input);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(error(&["/no/such/file"], b"", 1).contains("cannot read /no/such/file: No such file"));
+    let text = error(&["-"], b"this is no capture at all, but it is long enough", 1);
+    assert!(text.contains("- is no capture that weir knows") && text.contains("try this"), "{text}");
+    assert!(error(&["-"], b"", 1).contains("no capture"));
+    assert!(error(&["--state", "new", "-"], b"", 2).contains("--state is about flows"));
+    let mut strange = pcap();
+    strange[20] = 105;
+    assert!(error(&["-"], &strange, 1).contains("link type 105"));
+
+    let whole = pcap();
+    let output = weir(&["-"], &whole[..whole.len() - 10]);
+    let text = stdout(&output);
+    assert!(text.starts_with(LINES.lines().next().unwrap()), "{text}");
+    assert!(text.contains("1 file that ends in the middle of a packet"), "{text}");
+    assert!(text.contains("GET /health                    no answer"), "{text}");
+    assert!(String::from_utf8(output.stderr).unwrap().contains("it is read up to there"));
+}
+
+#[test]
+fn a_reader_that_has_enough_is_no_failure() {
+    let file = Temporary::new("pipe.pcap", &pcap());
+    let many = vec![file.0.to_str().unwrap(); 2_000];
+    let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
+        .args(["read", "-o", "jsonl"])
+        .args(many)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
