@@ -45,6 +45,7 @@ mod http;
 mod lane;
 mod pairs;
 mod redact;
+mod redis;
 
 pub use attribute::Attribute;
 pub use engine::{Engine, Found, Limits, Tally};
@@ -55,7 +56,7 @@ pub use crate::stream::{End, Gap};
 
 /// Every protocol, in the order in which they are asked about a connection.
 /// Those that are sure of themselves stand first.
-pub static PROTOCOLS: &[&Protocol] = &[&http::PROTOCOL, &dns::PROTOCOL];
+pub static PROTOCOLS: &[&Protocol] = &[&http::PROTOCOL, &redis::PROTOCOL, &dns::PROTOCOL];
 
 /// The names of all protocols, as they stand in records.
 pub fn names() -> impl Iterator<Item = &'static str> {

@@ -27,6 +27,20 @@ macro_rules! attributes {
 attributes! {
     /// What the protocol's rules do not allow, or what smells of an attack.
     Anomalies = "weir.anomalies",
+    /// The database: for Redis, its number.
+    DbNamespace = "db.namespace",
+    /// How many operations were done together, if more than one.
+    DbOperationBatchSize = "db.operation.batch.size",
+    /// The command.
+    DbOperationName = "db.operation.name",
+    /// What was asked of the database, redacted.
+    DbQueryText = "db.query.text",
+    /// As the database says it: the number or the prefix of an error.
+    DbResponseStatusCode = "db.response.status_code",
+    /// The script or function that was called.
+    DbStoredProcedureName = "db.stored_procedure.name",
+    /// Which database it is.
+    DbSystemName = "db.system.name",
     /// How many records answered the question.
     DnsAnswerCount = "weir.dns.answer_count",
     /// The name that was asked for.

@@ -23,6 +23,10 @@ impl Turn {
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
+
+    pub(super) fn direction(&self) -> Direction {
+        self.direction
+    }
 }
 
 pub(super) fn ask(bytes: impl AsRef<[u8]>) -> Turn {

@@ -1,0 +1,277 @@
+//! What a command is called, which of its arguments are keys, and what it does
+//! to the conversation.
+//!
+//! Only names and keys leave this file. Which arguments are keys is known by
+//! their places (the same tables that Redis Cluster's clients have); everything
+//! else, and all arguments of commands that are not known, becomes `?`.
+
+use super::arguments::Arguments;
+use super::keys::{Keys, Shown, is_of_keyed_module, is_procedure, keys, shown};
+
+/// Of the text of a command.
+const TEXT_BYTES_MAX: usize = 512;
+/// Of the names of its keys.
+const TARGET_BYTES_MAX: usize = 256;
+/// Stands for what did not fit.
+const REST: &str = "...";
+const HIDDEN: &str = "?";
+
+/// A command, redacted.
+#[derive(Debug)]
+pub(super) struct Command {
+    /// Its name in capital letters, with the subcommand: `CONFIG SET`.
+    pub(super) operation: String,
+    /// Its keys, channels or index.
+    pub(super) target: Option<String>,
+    /// All of it.
+    pub(super) text: String,
+    /// Digest of the script, or name of the function.
+    pub(super) procedure: Option<String>,
+    pub(super) effect: Effect,
+    /// Whether errors about it are made by the server itself: those of scripts
+    /// and modules may say anything.
+    pub(super) errors_are_known: bool,
+}
+
+impl Command {
+    /// One that broke off before its name.
+    fn unknown() -> Self {
+        Self {
+            operation: String::new(),
+            target: None,
+            text: String::new(),
+            procedure: None,
+            effect: Effect::None,
+            errors_are_known: false,
+        }
+    }
+
+    /// Heap memory held, in bytes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        [Some(&self.operation), self.target.as_ref(), Some(&self.text), self.procedure.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(String::capacity)
+            .sum()
+    }
+}
+
+/// What a command does to the conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    None,
+    /// It cannot be answered with an array of three, also while subscribed.
+    Pong,
+    /// Answered once for each channel; `None`: for each that is subscribed.
+    Subscription(Subscription, Option<u64>),
+    /// Then the server sends what others ask.
+    Monitor,
+    /// Then the server sends its data.
+    Replicate,
+    /// A replica's report, which is not answered.
+    Acknowledge,
+    Select(Option<u64>),
+    /// To which version of the protocol.
+    Hello(Option<u64>),
+    Reset,
+    Multi,
+    Exec,
+    Discard,
+    /// `CLIENT REPLY`.
+    Reply(Option<ReplyMode>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReplyMode {
+    On,
+    Off,
+    Skip,
+}
+
+/// What a confirmation confirms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Subscription {
+    pub(super) of: Channels,
+    /// `unsubscribe`.
+    pub(super) ends: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Channels {
+    Named,
+    Patterns,
+    Shards,
+}
+
+impl Subscription {
+    /// By the name of the command, which is also that of its confirmation.
+    pub(super) fn named(name: &[u8]) -> Option<Self> {
+        let of = |of, ends| Some(Self { of, ends });
+        match name.to_ascii_uppercase().as_slice() {
+            b"SUBSCRIBE" => of(Channels::Named, false),
+            b"UNSUBSCRIBE" => of(Channels::Named, true),
+            b"PSUBSCRIBE" => of(Channels::Patterns, false),
+            b"PUNSUBSCRIBE" => of(Channels::Patterns, true),
+            b"SSUBSCRIBE" => of(Channels::Shards, false),
+            b"SUNSUBSCRIBE" => of(Channels::Shards, true),
+            _ => None,
+        }
+    }
+}
+
+/// Words that may stand after a container's name.
+const SUBCOMMANDS: &str = "
+    ACK ADDSLOTS ADDSLOTSRANGE BUMPEPOCH CACHING CAPA CAT CHANNELS CKQUORUM CONSUMERS COUNT
+    COUNT-FAILURE-REPORTS COUNTKEYSINSLOT CREATE CREATECONSUMER DEBUG DELCONSUMER DELETE DELSLOTS
+    DELSLOTSRANGE DELUSER DESTROY DOCS DOCTOR DRYRUN DUMP ENCODING EXISTS FAILOVER FLUSH
+    FLUSHCONFIG FLUSHSLOTS FORGET FREQ GENPASS GET GET-MASTER-ADDR-BY-NAME GETACK GETKEYS
+    GETKEYSANDFLAGS GETKEYSINSLOT GETNAME GETREDIR GETUSER GRAPH GROUPS HELP HISTOGRAM HISTORY ID
+    IDLETIME INFO IP-ADDRESS KEYSLOT KILL LATEST LEN LINKS LIST LISTENING-PORT LOAD LOADEX LOG
+    MALLOC-STATS MASTER MASTERS MEET MONITOR MYID MYSHARDID NO-EVICT NO-TOUCH NODES NUMPAT NUMSUB
+    OBJECT PAUSE PURGE RDB-ONLY REFCOUNT REMOVE REPLICAS REPLICATE REPLY RESET RESETSTAT RESTORE
+    REWRITE SAVE SENTINELS SET SET-CONFIG-EPOCH SETID SETINFO SETNAME SETSLOT SETUSER
+    SHARDCHANNELS SHARDNUMSUB SHARDS SLAVES SLOT-STATS SLOTS STATS STREAM TRACKING TRACKINGINFO
+    UNBLOCK UNLOAD UNPAUSE USAGE USERS WHOAMI
+";
+
+/// Reads a command; of one that is not whole, what was seen of it.
+pub(super) fn describe(arguments: &Arguments) -> Command {
+    let name = arguments.upper(0).filter(|name| is_a_name(name));
+    if arguments.seen() == 0 {
+        return Command::unknown();
+    }
+    let mut keys = name.as_deref().and_then(keys);
+    let known = keys.is_some();
+    if name.as_deref().is_some_and(is_of_keyed_module) {
+        keys = Some(Keys::Places(1, 1));
+    }
+    // A line of text need not be a command at all.
+    let name = name.filter(|_| known || !arguments.inline).unwrap_or_else(|| HIDDEN.to_owned());
+    let subcommand = arguments.upper(1).filter(|word| {
+        keys == Some(Keys::Subcommand) && SUBCOMMANDS.split_ascii_whitespace().any(|one| one == word)
+    });
+    let shown = shown(&name, subcommand.as_deref(), keys.unwrap_or(Keys::None), arguments);
+    let operation = match &subcommand {
+        Some(subcommand) => format!("{name} {subcommand}"),
+        None => name.clone(),
+    };
+    let mut text = Text::new(TEXT_BYTES_MAX);
+    text.push(&operation);
+    for place in 1 + usize::from(subcommand.is_some())..arguments.seen() {
+        match arguments.get(place).filter(|_| shown.contains(place)) {
+            Some(argument) => text.push(&quoted(argument)),
+            None => text.push(HIDDEN),
+        }
+    }
+    if arguments.total() > arguments.seen() as u64 {
+        text.push(REST);
+    }
+    let is_script = matches!(keys, Some(Keys::Counted(2))) && !name.starts_with('B');
+    let by_name = is_script && !matches!(name.as_str(), "EVAL" | "EVAL_RO");
+    Command {
+        effect: effect(&name, subcommand.as_deref(), arguments),
+        target: target(&shown, arguments),
+        text: text.into_text(),
+        procedure: arguments
+            .get(1)
+            .filter(|word| by_name && is_procedure(&operation, Some(word)))
+            .map(quoted),
+        operation,
+        errors_are_known: known && !is_script,
+    }
+}
+
+fn is_a_name(word: &str) -> bool {
+    word.starts_with(|first: char| first.is_ascii_alphabetic())
+        && word.len() <= 64
+        && word.chars().all(|one| one.is_ascii_alphanumeric() || matches!(one, '.' | '_' | '-'))
+}
+
+fn target(shown: &Shown, arguments: &Arguments) -> Option<String> {
+    let mut target = Text::new(TARGET_BYTES_MAX);
+    for place in &shown.keys {
+        match arguments.get(*place) {
+            Some(key) => target.push(&quoted(key)),
+            None if *place < arguments.seen() => target.push(HIDDEN),
+            None => {}
+        }
+    }
+    Some(target.into_text()).filter(|target| !target.is_empty())
+}
+
+pub(super) fn reply_mode(arguments: &Arguments) -> Option<ReplyMode> {
+    if arguments.total() != 3 {
+        return None;
+    }
+    match arguments.upper(2)?.as_str() {
+        "ON" => Some(ReplyMode::On),
+        "OFF" => Some(ReplyMode::Off),
+        "SKIP" => Some(ReplyMode::Skip),
+        _ => None,
+    }
+}
+
+fn effect(name: &str, subcommand: Option<&str>, arguments: &Arguments) -> Effect {
+    if let Some(subscription) = Subscription::named(name.as_bytes()) {
+        let channels = arguments.total().saturating_sub(1);
+        return match (channels, subscription.ends) {
+            (0, true) => Effect::Subscription(subscription, None),
+            (0, false) => Effect::None, // an error
+            _ => Effect::Subscription(subscription, Some(channels)),
+        };
+    }
+    match (name, subcommand) {
+        ("PING" | "QUIT", _) => Effect::Pong,
+        ("MONITOR", _) => Effect::Monitor,
+        ("SYNC" | "PSYNC", _) => Effect::Replicate,
+        ("REPLCONF", Some("ACK")) => Effect::Acknowledge,
+        ("SELECT", _) => Effect::Select(arguments.number(1)),
+        ("HELLO", _) => Effect::Hello(arguments.number(1)),
+        ("RESET", _) => Effect::Reset,
+        ("MULTI", _) => Effect::Multi,
+        ("EXEC", _) => Effect::Exec,
+        ("DISCARD", _) => Effect::Discard,
+        ("CLIENT", Some("REPLY")) => Effect::Reply(reply_mode(arguments)),
+        _ => Effect::None,
+    }
+}
+
+/// As the command line client shows it: in quotes, where it would not be one word.
+pub(super) fn quoted(word: &[u8]) -> String {
+    let plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\') || *byte >= 0x80;
+    match std::str::from_utf8(word) {
+        Ok(text) if !word.is_empty() && word != b"?" && word.iter().all(plain) => text.to_owned(),
+        _ => {
+            let inner: String = word.iter().flat_map(|byte| byte.escape_ascii()).map(char::from).collect();
+            format!("\"{inner}\"")
+        }
+    }
+}
+
+/// Words, as far as there is room.
+struct Text {
+    text: String,
+    bytes_max: usize,
+    full: bool,
+}
+
+impl Text {
+    fn new(bytes_max: usize) -> Self {
+        Self { text: String::new(), bytes_max, full: false }
+    }
+
+    fn push(&mut self, word: &str) {
+        if self.full {
+            return;
+        }
+        self.full = self.text.len() + word.len() + REST.len() + 2 > self.bytes_max;
+        if !self.text.is_empty() {
+            self.text.push(' ');
+        }
+        self.text.push_str(if self.full { REST } else { word });
+    }
+
+    fn into_text(self) -> String {
+        self.text
+    }
+}

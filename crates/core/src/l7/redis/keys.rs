@@ -1,0 +1,326 @@
+//! Which arguments of a command may be shown, by their places.
+
+use super::arguments::Arguments;
+use super::command::reply_mode;
+
+/// Where the keys stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keys {
+    None,
+    /// These places, both included.
+    Places(usize, usize),
+    /// From this place on.
+    From(usize),
+    AllButLast,
+    /// Every second one.
+    Pairs,
+    /// As many as the number at this place says, after it.
+    Counted(usize),
+    /// The first one, and as many as the second one says.
+    Stored,
+    /// After the word STREAMS, which stands at this place or later: keys, then
+    /// as many numbers.
+    Streams(usize),
+    Migrate,
+    /// A container: the subcommand comes first.
+    Subcommand,
+}
+
+/// Whether the server knows a command of this name (in capital letters).
+pub(super) fn is_known(name: &str) -> bool {
+    keys(name).is_some()
+}
+
+pub(super) fn keys(name: &str) -> Option<Keys> {
+    Some(match name {
+        "GET"
+        | "SET"
+        | "SETNX"
+        | "SETEX"
+        | "PSETEX"
+        | "GETSET"
+        | "GETDEL"
+        | "GETEX"
+        | "APPEND"
+        | "STRLEN"
+        | "INCR"
+        | "DECR"
+        | "INCRBY"
+        | "DECRBY"
+        | "INCRBYFLOAT"
+        | "SETRANGE"
+        | "GETRANGE"
+        | "SUBSTR"
+        | "GETBIT"
+        | "SETBIT"
+        | "BITCOUNT"
+        | "BITPOS"
+        | "BITFIELD"
+        | "BITFIELD_RO"
+        | "DELEX"
+        | "DIGEST"
+        | "EXPIRE"
+        | "PEXPIRE"
+        | "EXPIREAT"
+        | "PEXPIREAT"
+        | "EXPIRETIME"
+        | "PEXPIRETIME"
+        | "TTL"
+        | "PTTL"
+        | "PERSIST"
+        | "TYPE"
+        | "DUMP"
+        | "RESTORE"
+        | "RESTORE-ASKING"
+        | "MOVE"
+        | "SORT"
+        | "SORT_RO"
+        | "LPUSH"
+        | "RPUSH"
+        | "LPUSHX"
+        | "RPUSHX"
+        | "LPOP"
+        | "RPOP"
+        | "LLEN"
+        | "LINDEX"
+        | "LSET"
+        | "LRANGE"
+        | "LREM"
+        | "LTRIM"
+        | "LINSERT"
+        | "LPOS"
+        | "SADD"
+        | "SREM"
+        | "SCARD"
+        | "SMEMBERS"
+        | "SISMEMBER"
+        | "SMISMEMBER"
+        | "SPOP"
+        | "SRANDMEMBER"
+        | "SSCAN"
+        | "ZADD"
+        | "ZREM"
+        | "ZCARD"
+        | "ZCOUNT"
+        | "ZSCORE"
+        | "ZMSCORE"
+        | "ZRANK"
+        | "ZREVRANK"
+        | "ZINCRBY"
+        | "ZRANGE"
+        | "ZREVRANGE"
+        | "ZRANGEBYSCORE"
+        | "ZREVRANGEBYSCORE"
+        | "ZRANGEBYLEX"
+        | "ZREVRANGEBYLEX"
+        | "ZREMRANGEBYRANK"
+        | "ZREMRANGEBYSCORE"
+        | "ZREMRANGEBYLEX"
+        | "ZLEXCOUNT"
+        | "ZPOPMIN"
+        | "ZPOPMAX"
+        | "ZRANDMEMBER"
+        | "ZSCAN"
+        | "HSET"
+        | "HGET"
+        | "HMSET"
+        | "HMGET"
+        | "HGETALL"
+        | "HDEL"
+        | "HLEN"
+        | "HEXISTS"
+        | "HKEYS"
+        | "HVALS"
+        | "HSETNX"
+        | "HINCRBY"
+        | "HINCRBYFLOAT"
+        | "HSTRLEN"
+        | "HSCAN"
+        | "HRANDFIELD"
+        | "HEXPIRE"
+        | "HPEXPIRE"
+        | "HEXPIREAT"
+        | "HPEXPIREAT"
+        | "HTTL"
+        | "HPTTL"
+        | "HPERSIST"
+        | "HEXPIRETIME"
+        | "HPEXPIRETIME"
+        | "HGETDEL"
+        | "HGETEX"
+        | "HSETEX"
+        | "PFADD"
+        | "GEOADD"
+        | "GEODIST"
+        | "GEOHASH"
+        | "GEOPOS"
+        | "GEORADIUS"
+        | "GEORADIUS_RO"
+        | "GEORADIUSBYMEMBER"
+        | "GEORADIUSBYMEMBER_RO"
+        | "GEOSEARCH"
+        | "XADD"
+        | "XLEN"
+        | "XRANGE"
+        | "XREVRANGE"
+        | "XDEL"
+        | "XDELEX"
+        | "XTRIM"
+        | "XACK"
+        | "XACKDEL"
+        | "XCLAIM"
+        | "XAUTOCLAIM"
+        | "XPENDING"
+        | "XSETID"
+        | "PUBLISH"
+        | "SPUBLISH"
+        | "VADD"
+        | "VCARD"
+        | "VDIM"
+        | "VEMB"
+        | "VGETATTR"
+        | "VINFO"
+        | "VLINKS"
+        | "VRANDMEMBER"
+        | "VREM"
+        | "VSETATTR"
+        | "VSIM"
+        | "KEYS" => Keys::Places(1, 1),
+        "RENAME" | "RENAMENX" | "SMOVE" | "RPOPLPUSH" | "BRPOPLPUSH" | "LMOVE" | "BLMOVE" | "COPY"
+        | "LCS" | "ZRANGESTORE" | "GEOSEARCHSTORE" => Keys::Places(1, 2),
+        "DEL" | "UNLINK" | "EXISTS" | "TOUCH" | "MGET" | "SINTER" | "SUNION" | "SDIFF" | "SINTERSTORE"
+        | "SUNIONSTORE" | "SDIFFSTORE" | "PFCOUNT" | "PFMERGE" | "WATCH" | "SUBSCRIBE" | "PSUBSCRIBE"
+        | "SSUBSCRIBE" | "UNSUBSCRIBE" | "PUNSUBSCRIBE" | "SUNSUBSCRIBE" => Keys::From(1),
+        "BITOP" => Keys::From(2),
+        "BLPOP" | "BRPOP" | "BZPOPMIN" | "BZPOPMAX" => Keys::AllButLast,
+        "MSET" | "MSETNX" => Keys::Pairs,
+        "ZUNION" | "ZINTER" | "ZDIFF" | "SINTERCARD" | "ZINTERCARD" | "LMPOP" | "ZMPOP" | "MSETEX" => {
+            Keys::Counted(1)
+        }
+        "BLMPOP" | "BZMPOP" | "EVAL" | "EVALSHA" | "EVAL_RO" | "EVALSHA_RO" | "FCALL" | "FCALL_RO" => {
+            Keys::Counted(2)
+        }
+        "ZUNIONSTORE" | "ZINTERSTORE" | "ZDIFFSTORE" => Keys::Stored,
+        "XREAD" => Keys::Streams(1),
+        "XREADGROUP" => Keys::Streams(4),
+        "MIGRATE" => Keys::Migrate,
+        "CLIENT" | "CONFIG" | "ACL" | "OBJECT" | "MEMORY" | "XINFO" | "XGROUP" | "SCRIPT" | "FUNCTION"
+        | "PUBSUB" | "CLUSTER" | "COMMAND" | "DEBUG" | "LATENCY" | "SLOWLOG" | "MODULE" | "SENTINEL"
+        | "REPLCONF" => Keys::Subcommand,
+        "AUTH" | "HELLO" | "PING" | "ECHO" | "QUIT" | "RESET" | "SELECT" | "SWAPDB" | "INFO" | "DBSIZE"
+        | "FLUSHALL" | "FLUSHDB" | "SAVE" | "BGSAVE" | "BGREWRITEAOF" | "LASTSAVE" | "SHUTDOWN"
+        | "REPLICAOF" | "SLAVEOF" | "FAILOVER" | "ROLE" | "SYNC" | "PSYNC" | "MONITOR" | "MULTI" | "EXEC"
+        | "DISCARD" | "UNWATCH" | "WAIT" | "WAITAOF" | "RANDOMKEY" | "SCAN" | "TIME" | "LOLWUT"
+        | "READONLY" | "READWRITE" | "ASKING" | "PFSELFTEST" | "PFDEBUG" => Keys::None,
+        _ => return None,
+    })
+}
+
+/// Whether commands of this module begin with a key (or the name of an index).
+pub(super) fn is_of_keyed_module(name: &str) -> bool {
+    let named_otherwise = [
+        "JSON.MSET",
+        "JSON.MGET",
+        "TS.MADD",
+        "TS.MGET",
+        "TS.MRANGE",
+        "TS.MREVRANGE",
+        "TS.QUERYINDEX",
+        "FT._LIST",
+        "FT.CONFIG",
+    ];
+    let modules = ["JSON.", "TS.", "BF.", "CF.", "CMS.", "TOPK.", "TDIGEST.", "FT."];
+    modules.iter().any(|module| name.starts_with(module)) && !named_otherwise.contains(&name)
+}
+
+/// Which arguments are shown.
+pub(super) struct Shown {
+    /// The keys among them.
+    pub(super) keys: Vec<usize>,
+    /// Not keys, and not secret either.
+    others: Vec<usize>,
+}
+
+impl Shown {
+    pub(super) fn contains(&self, place: usize) -> bool {
+        self.keys.contains(&place) || self.others.contains(&place)
+    }
+}
+
+pub(super) fn shown(name: &str, subcommand: Option<&str>, keys: Keys, arguments: &Arguments) -> Shown {
+    let seen = arguments.seen();
+    let total = usize::try_from(arguments.total()).unwrap_or(usize::MAX);
+    let counted = |at: usize| {
+        let count = usize::try_from(arguments.number(at).unwrap_or(0)).unwrap_or(usize::MAX);
+        at + 1..at.saturating_add(1).saturating_add(count).min(seen)
+    };
+    let keys: Vec<usize> = match keys {
+        Keys::None => vec![],
+        Keys::Places(first, last) => (first..=last).collect(),
+        Keys::From(first) => (first..seen).collect(),
+        Keys::AllButLast => (1..seen.min(total.saturating_sub(1))).collect(),
+        Keys::Pairs => (1..seen).step_by(2).collect(),
+        Keys::Counted(at) => counted(at).collect(),
+        Keys::Stored => std::iter::once(1).chain(counted(2)).collect(),
+        Keys::Streams(from) => match (from..seen).find(|at| arguments.is_word(*at, "STREAMS")) {
+            Some(word) => (word + 1..seen.min(word + 1 + total.saturating_sub(word + 1) / 2)).collect(),
+            None => vec![],
+        },
+        Keys::Migrate => migrated(arguments),
+        Keys::Subcommand => match (name, subcommand) {
+            ("OBJECT" | "XINFO" | "XGROUP", Some(_))
+            | ("MEMORY", Some("USAGE"))
+            | ("DEBUG", Some("OBJECT")) => {
+                vec![2]
+            }
+            _ => vec![],
+        },
+    };
+    let is_number = |at: usize| arguments.number(at).is_some_and(|number| number < 1_000_000);
+    let others = match (name, subcommand) {
+        ("SELECT" | "HELLO", None) if is_number(1) => vec![1],
+        ("EVALSHA" | "EVALSHA_RO" | "FCALL" | "FCALL_RO", None) if is_procedure(name, arguments.get(1)) => {
+            vec![1]
+        }
+        ("CLIENT", Some("REPLY")) if reply_mode(arguments).is_some() => vec![2],
+        ("CONFIG", Some("GET")) if is_parameter(arguments.get(2)) => vec![2],
+        ("CONFIG", Some("SET")) if total > 3 && is_parameter(arguments.get(2)) => vec![2],
+        _ => vec![],
+    };
+    Shown { keys, others }
+}
+
+/// `MIGRATE host port key db timeout [COPY] [REPLACE] [AUTH password] [AUTH2 user password] [KEYS key ...]`
+fn migrated(arguments: &Arguments) -> Vec<usize> {
+    let mut keys: Vec<usize> =
+        arguments.get(3).filter(|key| !key.is_empty()).map(|_| 3).into_iter().collect();
+    let mut place = 6;
+    while place < arguments.seen() {
+        match arguments.upper(place).as_deref() {
+            Some("COPY" | "REPLACE") => place += 1,
+            Some("AUTH") => place += 2,
+            Some("AUTH2") => place += 3,
+            Some("KEYS") => {
+                keys.extend(place + 1..arguments.seen());
+                break;
+            }
+            _ => break,
+        }
+    }
+    keys
+}
+
+/// Whether this is what a parameter of the server is called like.
+fn is_parameter(word: Option<&[u8]>) -> bool {
+    word.is_some_and(|word| {
+        (3..=48).contains(&word.len()) && word.iter().all(|byte| byte.is_ascii_lowercase() || *byte == b'-')
+    })
+}
+
+/// Whether this is a script's digest, or what a function may be called.
+pub(super) fn is_procedure(command: &str, word: Option<&[u8]>) -> bool {
+    word.is_some_and(|word| match command {
+        "EVALSHA" | "EVALSHA_RO" => word.len() == 40 && word.iter().all(u8::is_ascii_hexdigit),
+        _ => word.len() <= 64 && word.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_'),
+    })
+}

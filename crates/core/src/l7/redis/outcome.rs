@@ -1,0 +1,169 @@
+//! From what was read to an exchange: statuses and errors, redacted.
+
+use super::Asked;
+use super::command::quoted;
+use super::reply::Reply;
+use crate::l7::{Attribute, Exchange};
+
+/// Simple answers that are words of the server, not data.
+const WORDS: &[&str] = &[
+    "OK",
+    "PONG",
+    "QUEUED",
+    "RESET",
+    "NOKEY",
+    "none",
+    "string",
+    "list",
+    "set",
+    "zset",
+    "hash",
+    "stream",
+    "Background saving started",
+    "Background append only file rewriting started",
+];
+/// What the server sends without being asked, by its label.
+const PUSHES: &[&str] = &[
+    "message",
+    "pmessage",
+    "smessage",
+    "subscribe",
+    "psubscribe",
+    "ssubscribe",
+    "unsubscribe",
+    "punsubscribe",
+    "sunsubscribe",
+    "invalidate",
+    "tracking-redir-broken",
+    "monitor",
+];
+/// Of what kind an error is.
+const CODE_BYTES_MAX: usize = 32;
+/// How much of an error was kept, if it was cut.
+const ERROR_BYTES_MAX: usize = 512;
+
+/// A command with its answer, as far as they are known.
+pub(super) fn exchange(asked: Option<&Asked>, reply: Option<&Reply>, database: Option<u64>) -> Exchange {
+    let mut exchange = Exchange::default();
+    exchange.set(Attribute::DbSystemName, "redis");
+    if let Some(Asked { command, request, .. }) = asked {
+        exchange.operation.clone_from(&command.operation);
+        exchange.target.clone_from(&command.target);
+        exchange.request = Some(request.part);
+        exchange.note(request.capture);
+        exchange.set(Attribute::DbOperationName, command.operation.as_str());
+        exchange.set(Attribute::DbQueryText, command.text.as_str());
+        if let Some(procedure) = &command.procedure {
+            exchange.set(Attribute::DbStoredProcedureName, procedure.as_str());
+        }
+    }
+    if let Some(database) = database {
+        exchange.set(Attribute::DbNamespace, database.to_string());
+    }
+    if let Some(reply) = reply {
+        exchange.response = Some(reply.part);
+        exchange.note(reply.capture);
+        let from_server = asked.is_some_and(|asked| asked.command.errors_are_known);
+        answer(&mut exchange, reply, from_server);
+    }
+    exchange
+}
+
+/// What the server sent without being asked each time.
+pub(super) fn push(reply: &Reply) -> Exchange {
+    let mut exchange = Exchange::default();
+    exchange.set(Attribute::DbSystemName, "redis");
+    let label = reply.label.as_deref().unwrap_or_default();
+    let known = PUSHES.iter().find(|push| push.as_bytes() == label);
+    exchange.operation = (*known.unwrap_or(&"push")).to_owned();
+    exchange.target = reply.channel.as_deref().filter(|_| known.is_some()).map(quoted);
+    exchange.status = reply.kind.map(|kind| kind_name(kind).to_owned());
+    exchange.response = Some(reply.part);
+    exchange.note(reply.capture);
+    exchange.set(Attribute::DbOperationName, exchange.operation.clone());
+    exchange
+}
+
+/// Notes how many commands were executed together.
+pub(super) fn batch(exchange: &mut Exchange, commands: u64) {
+    // One alone is no batch, as OpenTelemetry has it.
+    if commands > 1 {
+        exchange.set(Attribute::DbOperationBatchSize, commands);
+    }
+}
+
+fn answer(exchange: &mut Exchange, reply: &Reply, from_server: bool) {
+    let Some(kind) = reply.kind else { return };
+    let error = if reply.is_error() { Some(&reply.text) } else { reply.inner_error.as_ref() };
+    exchange.ok = Some(error.is_none());
+    if let Some(error) = error {
+        let (code, text) = redacted(error, from_server);
+        if let Some(code) = &code {
+            exchange.set(Attribute::DbResponseStatusCode, code.as_str());
+        }
+        exchange.set(Attribute::ErrorType, code.as_deref().unwrap_or("_OTHER"));
+        exchange.error = Some(text);
+        if reply.is_error() {
+            exchange.status = Some(code.unwrap_or_else(|| "error".to_owned()));
+            return;
+        }
+    }
+    let text = WORDS.iter().find(|word| kind == b'+' && word.as_bytes() == reply.text);
+    let name = if reply.null { "nil" } else { kind_name(kind) };
+    exchange.status = Some((*text.unwrap_or(&name)).to_owned());
+}
+
+fn kind_name(kind: u8) -> &'static str {
+    match kind {
+        b':' => "integer",
+        b'*' => "array",
+        b'%' => "map",
+        b'~' => "set",
+        b',' => "double",
+        b'#' => "boolean",
+        b'(' => "big number",
+        b'=' => "verbatim string",
+        b'_' => "nil",
+        b'>' => "push",
+        b'-' | b'!' => "error",
+        _ => "string",
+    }
+}
+
+/// Code and text of an error, without anything that was quoted in it. Of
+/// errors that a script or a module may have made, only the code.
+fn redacted(error: &[u8], from_server: bool) -> (Option<String>, String) {
+    let cut = error.len() >= ERROR_BYTES_MAX;
+    let text = String::from_utf8_lossy(error);
+    let first = text.split([' ', '\r', '\n']).next().unwrap_or_default();
+    let is_code = first.starts_with(|first: char| first.is_ascii_uppercase())
+        && first.len() <= CODE_BYTES_MAX
+        && first.chars().all(|one| one.is_ascii_uppercase() || one.is_ascii_digit() || one == '_');
+    let code = is_code.then(|| first.to_owned());
+    let rest = text.get(if is_code { first.len() } else { 0 }..).unwrap_or_default().trim();
+    let shown = from_server || rest.starts_with("unknown command") || rest.starts_with("Protocol error");
+    let rest = if shown { without_quoted(rest, cut) } else { "?".to_owned() };
+    let text = match &code {
+        Some(code) if rest.is_empty() => code.clone(),
+        Some(code) => format!("{code} {rest}"),
+        None => rest,
+    };
+    (code, text)
+}
+
+/// From the first quotation mark to the last everything may be somebody's words:
+/// these may have quotation marks in them.
+fn without_quoted(text: &str, cut: bool) -> String {
+    let is_mark = |character: char| matches!(character, '\'' | '"' | '`');
+    let mut before = ' ';
+    let opening = text.char_indices().find(|(_, character)| {
+        let opens = is_mark(*character) && !before.is_alphanumeric();
+        before = *character;
+        opens
+    });
+    let Some((start, mark)) = opening else { return text.to_owned() };
+    let kept = text.get(..start).unwrap_or_default();
+    let after = text.rfind(is_mark).filter(|end| !cut && *end > start);
+    let rest = after.and_then(|end| text.get(end + 1..)).unwrap_or_default();
+    format!("{kept}{mark}?{mark}{rest}")
+}
