@@ -257,6 +257,13 @@ pub trait Parser: Send {
     /// at least one.
     fn data(&mut self, cx: &mut Context<'_>, direction: Direction, bytes: &[u8], times: Times) -> Step;
 
+    /// The [`Step::Skip`] that would come next in this direction, where that is
+    /// known before its first byte. Asked when that byte is missing.
+    fn skips_next(&self, direction: Direction) -> Option<u64> {
+        let _ = direction;
+        None
+    }
+
     /// A [`Step::Skip`] is over.
     fn skipped(&mut self, cx: &mut Context<'_>, direction: Direction, skipped: Skipped);
 

@@ -75,7 +75,7 @@ fn guess(bytes: &[u8], transport: Transport, response: bool) -> Guess {
         (Some(_), _) => Guess::Maybe,
         (None, [0, ..]) => Guess::Maybe,
         (None, _) if !whole && message.len() < QUESTION_BYTES_MAX => Guess::More,
-        (None, _) => Guess::Maybe,
+        (None, _) => Guess::No,
     }
 }
 

@@ -319,3 +319,6 @@ impl Hearing<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,9 @@
 //! request that it answers (HEAD, CONNECT), so answers are read with the
 //! request at hand that they belong to, where that is known.
 
+mod chunks;
 mod head;
+mod message;
 #[cfg(test)]
 mod tests;
 
@@ -13,12 +15,11 @@ use super::{
     Skipped, Start, Step, Times, Transport,
 };
 use crate::record::Capture;
-use head::{Framing, Head, RequestLine, StatusLine};
+use head::Framing;
+use message::{Answering, asked};
 
 /// Longer than any server accepts by default.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// A chunk's size, with whatever extensions.
-const CHUNK_LINE_BYTES_MAX: usize = 4 * 1024;
 /// More requests ahead of their answers than any client sends.
 const PENDING_MAX: usize = 1024;
 
@@ -71,14 +72,6 @@ enum Asking {
     Queued,
     /// One that is not in the queue: refused by it, or answered already.
     Loose(Box<Exchange>),
-}
-
-struct Answering {
-    line: StatusLine,
-    part: Part,
-    body_bytes: u64,
-    capture: Capture,
-    anomalies: Vec<&'static str>,
 }
 
 /// What comes next in a direction.
@@ -304,54 +297,6 @@ impl Http {
         }
     }
 
-    /// A line that says how long the next chunk is.
-    fn chunk_size(&mut self, direction: Direction, bytes: &[u8], times: Times) -> Step {
-        let Some(length) = self.line(direction, bytes) else {
-            return if bytes.len() > CHUNK_LINE_BYTES_MAX {
-                Step::Desync
-            } else {
-                Step::NeedMore(bytes.len() + 1)
-            };
-        };
-        let line = bytes.get(..length).unwrap_or_default();
-        let digits = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        let size = std::str::from_utf8(digits).ok().and_then(|text| u64::from_str_radix(text, 16).ok());
-        let Some(size) = size.filter(|_| digits.first() != Some(&b'+')) else {
-            if let Some(answering) = &mut self.answering {
-                answering.anomalies.push("bad chunk size");
-            }
-            return Step::Desync;
-        };
-        self.grow(direction, times.last_ns, length as u64, false);
-        self.reading[direction.index()] = if size == 0 { Reading::Trailers } else { Reading::Chunk(size) };
-        Step::Consumed(length)
-    }
-
-    /// Lines after the last chunk, up to an empty one.
-    fn trailers(&mut self, cx: &mut Context<'_>, direction: Direction, bytes: &[u8], times: Times) -> Step {
-        let Some(length) = self.line(direction, bytes) else {
-            return Step::NeedMore(bytes.len() + 1);
-        };
-        self.grow(direction, times.last_ns, length as u64, false);
-        if bytes.get(..length).is_some_and(|line| line.trim_ascii().is_empty()) {
-            self.message_ends(cx, direction);
-        }
-        Step::Consumed(length)
-    }
-
-    /// The length of the first line, its end included.
-    fn line(&mut self, direction: Direction, bytes: &[u8]) -> Option<usize> {
-        let scanned = &mut self.scanned[direction.index()];
-        let rest = bytes.get(*scanned..).unwrap_or_default();
-        match rest.iter().position(|byte| *byte == b'\n') {
-            Some(feed) => Some(std::mem::take(scanned) + feed + 1),
-            None => {
-                *scanned = bytes.len();
-                None
-            }
-        }
-    }
-
     /// Everything that waits will not be paired.
     fn unpair(&mut self, cx: &mut Context<'_>, unpaired: Vec<Exchange>, capture: Capture) {
         // One that is being asked yet is told when it is whole.
@@ -379,72 +324,6 @@ impl Framing {
     }
 }
 
-impl Answering {
-    fn add_to(self, exchange: &mut Exchange) {
-        let Self { line, part, body_bytes, capture, anomalies } = self;
-        let ok = line.status < 400;
-        exchange.response = Some(part);
-        exchange.status = Some(line.status.to_string());
-        exchange.ok = Some(ok);
-        if !ok {
-            exchange.set(Attribute::ErrorType, line.status.to_string());
-            exchange.error = Some(line.reason).filter(|reason| !reason.is_empty());
-        }
-        exchange.note(capture);
-        exchange.set(Attribute::HttpResponseStatusCode, u64::from(line.status));
-        exchange.set(Attribute::HttpResponseBodySize, body_bytes);
-        if !exchange.attributes.contains_key(&Attribute::NetworkProtocolVersion) {
-            exchange.set(Attribute::NetworkProtocolVersion, line.version);
-        }
-        anomalies.into_iter().for_each(|what| exchange.anomaly(what));
-    }
-}
-
-/// What a request's head says.
-fn asked(line: &RequestLine, head: &Head) -> Exchange {
-    let mut exchange = Exchange {
-        operation: line.method.clone(),
-        target: Some(line.target.clone()).filter(|target| !target.is_empty()),
-        ..Exchange::default()
-    };
-    if head::METHODS.contains(&line.method.as_str()) {
-        exchange.set(Attribute::HttpRequestMethod, line.method.as_str());
-    } else {
-        exchange.set(Attribute::HttpRequestMethod, "_OTHER");
-        exchange.set(Attribute::HttpRequestMethodOriginal, line.method.as_str());
-    }
-    if let Some(version) = &line.version {
-        exchange.set(Attribute::NetworkProtocolVersion, version.as_str());
-    }
-    let (path, query) = match line.target.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (line.target.as_str(), None),
-    };
-    if path.starts_with('/') {
-        exchange.set(Attribute::UrlPath, path);
-    }
-    if let Some(query) = query {
-        exchange.set(Attribute::UrlQuery, query);
-    }
-    if let Some(host) = &head.host {
-        let (name, port) = match host.rsplit_once(':') {
-            Some((name, port)) if !name.contains(':') || name.ends_with(']') => {
-                (name, port.parse::<u64>().ok())
-            }
-            _ => (host.as_str(), None),
-        };
-        exchange.set(Attribute::ServerAddress, name.trim_matches(['[', ']']));
-        if let Some(port) = port {
-            exchange.set(Attribute::ServerPort, port);
-        }
-    }
-    if let Some(agent) = &head.user_agent {
-        exchange.set(Attribute::UserAgentOriginal, agent.as_str());
-    }
-    head.anomalies.iter().for_each(|what| exchange.anomaly(what));
-    exchange
-}
-
 impl Parser for Http {
     fn data(&mut self, cx: &mut Context<'_>, direction: Direction, bytes: &[u8], times: Times) -> Step {
         match self.reading[direction.index()] {
@@ -458,9 +337,8 @@ impl Parser for Http {
                 }
                 self.data(cx, direction, bytes, times)
             }
-            Reading::Body(length) => Step::Skip(length),
+            Reading::Body(length) | Reading::Chunk(length) => Step::Skip(length),
             Reading::BodyUntilClose => Step::Skip(u64::MAX),
-            Reading::Chunk(length) => Step::Skip(length),
             Reading::ChunkSize => self.chunk_size(direction, bytes, times),
             Reading::ChunkEnd => match bytes {
                 [b'\r'] => Step::NeedMore(2),
@@ -473,6 +351,14 @@ impl Parser for Http {
                 _ => Step::Desync,
             },
             Reading::Trailers => self.trailers(cx, direction, bytes, times),
+        }
+    }
+
+    fn skips_next(&self, direction: Direction) -> Option<u64> {
+        match self.reading[direction.index()] {
+            Reading::Body(length) | Reading::Chunk(length) => Some(length),
+            Reading::BodyUntilClose => Some(u64::MAX),
+            _ => None,
         }
     }
 

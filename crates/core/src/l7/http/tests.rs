@@ -153,8 +153,10 @@ fn a_hole_in_a_body_keeps_everything_in_step() {
     let mut played = Played::new(&PROTOCOL);
     played
         .data(TO_SERVER, b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n")
-        .data(TO_CLIENT, b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nabc")
-        .gap(TO_CLIENT, 990, Gap::Lost)
+        .data(TO_CLIENT, b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        .gap(TO_CLIENT, 10, Gap::Lost)
+        .data(TO_CLIENT, b"abc")
+        .gap(TO_CLIENT, 980, Gap::Lost)
         .data(TO_CLIENT, b"endofitHTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")
         .finish(End::Fin);
     assert_eq!(lines(&played.exchanges), ["GET /1 200 -/1000 gap", "GET /2 404 -/0 complete"]);
