@@ -71,7 +71,8 @@ fn text_command(bytes: &[u8]) -> Guess {
     let word = line.trim_ascii().split(u8::is_ascii_whitespace).next().unwrap_or_default();
     match end {
         Some(_) if word.is_empty() || is_known_name(word) => Guess::Maybe,
-        None if line.len() < super::LINE_BYTES_MAX => Guess::More,
+        // Of a command that is not known, the server's answer tells.
+        _ if line.len() < super::LINE_BYTES_MAX => Guess::More,
         _ => Guess::No,
     }
 }
