@@ -44,6 +44,7 @@ mod harness;
 mod http;
 mod lane;
 mod pairs;
+mod postgresql;
 mod redact;
 mod redis;
 
@@ -56,7 +57,8 @@ pub use crate::stream::{End, Gap};
 
 /// Every protocol, in the order in which they are asked about a connection.
 /// Those that are sure of themselves stand first.
-pub static PROTOCOLS: &[&Protocol] = &[&http::PROTOCOL, &redis::PROTOCOL, &dns::PROTOCOL];
+pub static PROTOCOLS: &[&Protocol] =
+    &[&http::PROTOCOL, &redis::PROTOCOL, &postgresql::PROTOCOL, &dns::PROTOCOL];
 
 /// The names of all protocols, as they stand in records.
 pub fn names() -> impl Iterator<Item = &'static str> {

@@ -13,6 +13,7 @@
 //! - [`l7`]: application protocols: requests with their answers;
 //! - [`record`]: what leaves weir: flows, packets, requests, the summary;
 //! - [`dns`]: what DNS messages say;
+//! - [`sql`]: SQL without its literals;
 //! - [`filter`]: which records the user wants;
 //! - [`text`]: units and names as people read them.
 #![forbid(unsafe_code)]
@@ -28,5 +29,6 @@ pub mod l7;
 pub mod loss;
 pub mod record;
 pub mod scene;
+pub mod sql;
 pub mod stream;
 pub mod text;

@@ -27,15 +27,19 @@ macro_rules! attributes {
 attributes! {
     /// What the protocol's rules do not allow, or what smells of an attack.
     Anomalies = "weir.anomalies",
-    /// The database: for Redis, its number.
+    /// Rows that a statement changed.
+    DbAffectedRows = "weir.db.affected_rows",
+    /// The database; for Redis, its number.
     DbNamespace = "db.namespace",
-    /// How many operations were done together, if more than one.
+    /// How many statements or operations were done together, if more than one.
     DbOperationBatchSize = "db.operation.batch.size",
-    /// The command.
+    /// The statement's first keyword, or the command.
     DbOperationName = "db.operation.name",
     /// What was asked of the database, redacted.
     DbQueryText = "db.query.text",
-    /// As the database says it: the number or the prefix of an error.
+    /// How many rows came back.
+    DbResponseReturnedRows = "db.response.returned_rows",
+    /// As the database says it: its code, number or prefix of an error.
     DbResponseStatusCode = "db.response.status_code",
     /// The script or function that was called.
     DbStoredProcedureName = "db.stored_procedure.name",
@@ -69,6 +73,8 @@ attributes! {
     UrlPath = "url.path",
     /// Query of the URL, redacted.
     UrlQuery = "url.query",
+    /// The user as whom the client works.
+    UserName = "user.name",
     /// What the client says it is.
     UserAgentOriginal = "user_agent.original",
 }

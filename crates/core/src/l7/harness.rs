@@ -193,7 +193,11 @@ fn sorted(exchanges: &[Exchange]) -> Vec<String> {
 #[track_caller]
 fn no_false_pair(found: &[Exchange], expected: &[Pair], what: &str) {
     for pair in pairs(found) {
-        assert!(expected.contains(&pair), "{what}: {pair:?} is a wrong pair; right ones are {expected:?}");
+        let (operation, target, status) = &pair;
+        // What was asked may have become known before the loss, by a name.
+        let unnamed = operation.is_empty() && target.is_none();
+        let right = expected.iter().any(|one| *one == pair || (unnamed && one.2 == *status));
+        assert!(right, "{what}: {pair:?} is a wrong pair; right ones are {expected:?}");
     }
 }
 

@@ -1,0 +1,109 @@
+//! What is told of requests and their answers.
+
+use std::sync::Arc;
+
+use super::group::{Entry, Group, Work};
+use super::{Session, Statement, wire};
+use crate::l7::{Attribute, Context, Exchange, Gap, Part};
+use crate::record::Capture;
+use crate::sql::mask_quoted;
+
+impl Session {
+    pub(in crate::l7::postgresql) fn exchange(&self, operation: &str) -> Exchange {
+        let mut exchange = Exchange { operation: operation.to_owned(), ..Exchange::default() };
+        exchange.set(Attribute::DbSystemName, "postgresql");
+        if let Some(database) = &self.database {
+            exchange.set(Attribute::DbNamespace, database.as_str());
+        }
+        if let Some(user) = &self.user {
+            exchange.set(Attribute::UserName, user.as_str());
+        }
+        if self.late {
+            exchange.note(Capture::Midstream);
+        }
+        exchange
+    }
+
+    pub(super) fn not_executed(&self, cx: &mut Context<'_>, work: Work) {
+        let mut exchange = self.describe(&work);
+        exchange.ok = Some(false);
+        exchange.error = Some("not executed: an earlier step failed".to_owned());
+        cx.emit(exchange);
+    }
+
+    pub(super) fn emit(&self, cx: &mut Context<'_>, work: Work, response: Option<Part>) {
+        let mut exchange = self.describe(&work);
+        exchange.response = response;
+        match &work.outcome {
+            Some(Ok(status)) => {
+                exchange.ok = Some(true);
+                exchange.status = Some((*status).to_owned());
+                work.sizes(&mut exchange);
+            }
+            Some(Err(error)) => {
+                exchange.ok = Some(false);
+                let code = error.code.as_deref().unwrap_or("ERROR");
+                exchange.status = Some(code.to_owned());
+                exchange.error = Some(format!("{}: {}", error.severity, mask_quoted(&error.message)));
+                exchange.set(Attribute::DbResponseStatusCode, code);
+                exchange.set(Attribute::ErrorType, code);
+            }
+            None => {}
+        }
+        cx.emit(exchange);
+    }
+
+    fn describe(&self, work: &Work) -> Exchange {
+        let statement = &work.statement;
+        let mut exchange = self.exchange(&statement.operation);
+        exchange.request = work.request;
+        exchange.note(work.capture);
+        if !statement.operation.is_empty() {
+            exchange.set(Attribute::DbOperationName, statement.operation.as_str());
+        }
+        if !statement.text.is_empty() {
+            exchange.target = Some(statement.text.clone());
+        }
+        if statement.statements > 0 {
+            exchange.set(Attribute::DbQueryText, statement.text.as_str());
+        }
+        if statement.statements > 1 {
+            exchange.set(Attribute::DbOperationBatchSize, u64::from(statement.statements));
+        }
+        if statement.cut {
+            exchange.note(Capture::Truncated);
+        }
+        exchange
+    }
+
+    /// What was asked in a group whose answer will not be known.
+    pub(super) fn unpaired(&self, cx: &mut Context<'_>, group: Group, gap: Option<Gap>) {
+        for work in group.entries.into_iter().filter_map(Entry::execution) {
+            // A failure that was told is the end of it, whatever comes.
+            let mut work = work;
+            let response = work.response.filter(|_| work.outcome.is_some());
+            if response.is_none() && work.response.is_some() {
+                work.capture = work.capture.max(Capture::Truncated);
+            }
+            work.note(gap);
+            self.emit(cx, work, response);
+        }
+    }
+
+    pub(super) fn unpaired_entries(&mut self, cx: &mut Context<'_>, group: Group, gap: Option<Gap>) {
+        self.entries = self.entries.saturating_sub(group.entries.len());
+        self.unpaired(cx, group, gap);
+    }
+
+    /// A query of which only the beginning came.
+    pub(in crate::l7::postgresql) fn query_cut_off(
+        &self,
+        cx: &mut Context<'_>,
+        body: &[u8],
+        part: Part,
+        gap: Option<Gap>,
+    ) {
+        let statement = Statement::sql(wire::text(body).0, true, self.dialect);
+        self.emit(cx, Work::new(Arc::new(statement), part, gap), None);
+    }
+}

@@ -1,0 +1,99 @@
+//! SQL as it may leave weir: without its literals.
+//!
+//! [`redact`] understands just enough of SQL to tell literals from the rest. It
+//! takes any bytes: text that is cut off, not UTF-8, or no SQL at all. Where it
+//! cannot be sure where a literal ends, everything after its beginning is left
+//! out: better too little than a password.
+
+mod lexer;
+#[cfg(test)]
+mod tests;
+
+use lexer::Lexer;
+
+/// Whose SQL it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// Dollar quotes, `E''`, nested comments; `"` encloses names.
+    PostgreSql,
+    /// `"` encloses strings and a backquote names; `#` begins a comment; MariaDB likewise.
+    MySql,
+}
+
+/// What decides where a literal ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dialect {
+    /// Whose SQL it is.
+    pub family: Family,
+    /// A backslash in a plain string takes away the next character's meaning.
+    pub backslash_escapes: bool,
+}
+
+impl Dialect {
+    /// PostgreSQL with its defaults (`standard_conforming_strings` is on).
+    pub const POSTGRESQL: Self = Self { family: Family::PostgreSql, backslash_escapes: false };
+    /// MySQL and MariaDB with their defaults (no `NO_BACKSLASH_ESCAPES`).
+    pub const MYSQL: Self = Self { family: Family::MySql, backslash_escapes: true };
+}
+
+/// SQL without its literals.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Redacted {
+    /// The text: each literal is a `?`, comments are gone, white space is one
+    /// space.
+    pub text: String,
+    /// The first keyword, in capitals: `SELECT`. Empty if there is none.
+    pub operation: String,
+    /// How many statements there are.
+    pub statements: u32,
+}
+
+/// Takes the literals out of SQL, and what follows the keyword for the password
+/// in statements that set one.
+#[must_use]
+pub fn redact(sql: &[u8], dialect: Dialect) -> Redacted {
+    Lexer::new(sql, dialect).run()
+}
+
+/// Quotation marks that databases put around what they cite, in their languages.
+const QUOTES: [(char, char); 8] =
+    [('"', '"'), ('\'', '\''), ('`', '`'), ('«', '»'), ('»', '«'), ('„', '“'), ('“', '”'), ('‘', '’')];
+
+/// A database's error message without what it cites: values stand in it as they
+/// were sent. A value may hold quotation marks itself, so everything between the
+/// first mark and the last one of its kind is left out.
+#[must_use]
+pub fn mask_quoted(message: &str) -> String {
+    let mut masked = String::with_capacity(message.len());
+    let mut rest = message;
+    loop {
+        let Some((start, opening, closing)) = first_quote(rest) else {
+            masked.extend(rest.chars().map(|one| if one.is_control() { ' ' } else { one }));
+            return masked;
+        };
+        let (before, quoted) = rest.split_at(start);
+        masked.extend(before.chars().map(|one| if one.is_control() { ' ' } else { one }));
+        masked.push(opening);
+        masked.push('?');
+        let inside = quoted.get(opening.len_utf8()..).unwrap_or_default();
+        let Some(end) = inside.rfind(closing) else { return masked };
+        masked.push(closing);
+        rest = inside.get(end + closing.len_utf8()..).unwrap_or_default();
+    }
+}
+
+/// Where something quoted begins, and its quotation marks. An apostrophe inside
+/// of a word is none.
+fn first_quote(text: &str) -> Option<(usize, char, char)> {
+    let mut before = ' ';
+    let mut chars = text.char_indices().peekable();
+    while let Some((at, one)) = chars.next() {
+        let next = chars.peek().map_or(' ', |(_, next)| *next);
+        let apostrophe = one == '\'' && before.is_alphabetic() && next.is_alphabetic();
+        if let Some((opening, closing)) = QUOTES.iter().find(|(opening, _)| *opening == one && !apostrophe) {
+            return Some((at, *opening, *closing));
+        }
+        before = one;
+    }
+    None
+}
