@@ -150,3 +150,30 @@ fn dns_is_what_tshark_says() {
     }
     assert_only(&differing, &explained("### DNS against tshark"), frames.len());
 }
+
+/// What clients asked. Zeek names a command by its first word, and knows no
+/// record for what a server says unasked.
+#[test]
+fn redis_is_what_zeek_says() {
+    let Some(folder) = captures() else { return };
+    let mut logs: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for row in expected(&folder, "zeek-redis.jsonl") {
+        for file in row["traces"].as_array().unwrap() {
+            logs.entry(text(file)).or_default().push(row.clone());
+        }
+    }
+    let mut differing = BTreeMap::new();
+    for (file, rows) in &logs {
+        let zeek = count(rows.iter().map(|row| vec![text(&row["cmd.name"])]));
+        let asked =
+            requests(&folder, file, "redis").into_iter().filter(|record| record["matched"] != "no_request");
+        let weir = count(asked.map(|record| {
+            let operation = text(&record["operation"]);
+            vec![operation.split(' ').next().unwrap_or_default().to_owned()]
+        }));
+        if zeek != weir {
+            differing.insert(file.clone(), format!("Zeek {zeek:?}, weir {weir:?}"));
+        }
+    }
+    assert_only(&differing, &explained("### Redis against Zeek"), logs.len());
+}
