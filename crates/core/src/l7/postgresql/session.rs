@@ -186,13 +186,29 @@ impl Session {
     /// A request that is answered up to `ReadyForQuery`.
     fn ask_whole(&mut self, cx: &mut Context<'_>, statement: Statement, part: Part, gap: Option<Gap>) {
         self.asked = None;
-        // One after steps without their `Sync` does not end them for the server,
-        // which answers to it as to a group of its own.
         self.hold_text(cx, &statement);
         let mut work = Work::new(Arc::new(statement), part, gap);
         work.note(self.client_gap.take());
-        self.open = Open::Nothing;
-        self.ask(cx, Group::whole(work));
+        let open = std::mem::replace(&mut self.open, Open::Nothing);
+        let group = if open == Open::Group { self.groups.back_mut() } else { None };
+        match group {
+            // After steps without a `Sync`: one `ReadyForQuery` is for all, and
+            // after an error it is passed over like them.
+            Some(group) if group.failed => {
+                self.open = Open::Group;
+                self.not_executed(cx, work);
+            }
+            Some(group) => {
+                group.sync = Some(part);
+                group.is_whole = true;
+                group.entries.push_back(Entry::Whole(work));
+                self.entries += 1;
+            }
+            None if open == Open::Unpaired => self.emit(cx, work, None),
+            None => {
+                self.ask(cx, Group::whole(work));
+            }
+        }
     }
 
     /// Limits what is kept of requests that have no answer.

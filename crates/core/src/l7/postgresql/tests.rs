@@ -171,6 +171,9 @@ fn extended() -> Vec<Turn> {
         answer([done("COPY 7"), ready()].concat()),
         ask([parse("s3", "DELETE FROM v"), bind("", "s3", "x"), execute(""), sync()].concat()),
         answer([parsed(), bound(), done("DELETE 0"), ready()].concat()),
+        // Without a Sync: one ReadyForQuery is for all.
+        ask([parse("", "UPDATE w SET x = $1"), bind("", "", "x"), execute(""), query("COMMIT")].concat()),
+        answer([parsed(), bound(), done("UPDATE 1"), done("ROLLBACK"), ready()].concat()),
     ]
 }
 
@@ -277,8 +280,51 @@ fn prepared_statements() {
             "SYNC | - | 23503 | -/- | 5/59",
             "COPY | COPY u FROM STDIN | OK | -/7 | 54/30",
             "DELETE | DELETE FROM v | OK | -/0 | 54/24",
+            "UPDATE | UPDATE w SET x = $1 | OK | -/1 | 56/24",
+            "COMMIT | COMMIT | ROLLBACK | -/- | 12/20",
         ],
     );
+}
+
+#[test]
+fn a_query_without_a_sync_before_it_is_passed_over_after_an_error() {
+    let steps = |sql| [parse("", sql), bind("", "", "x"), execute("")].concat();
+    let sync = || typed(b'S', b"");
+    let failed = || failure("22012", "division by zero");
+    let start = [ask(startup()), answer([typed(b'R', &[0; 4]), ready()].concat())];
+    let rows = [typed(b'1', b""), typed(b'2', b""), row("1"), done("SELECT 1"), ready()].concat();
+    let turns = [
+        ask([steps("SELECT g"), typed(b'H', b"")].concat()),
+        answer(failed()),
+        ask([query("SELECT h"), sync()].concat()),
+        answer(ready()),
+        ask([steps("SELECT i"), sync()].concat()),
+        answer(&rows),
+    ];
+    all_shown(
+        &[&start[..], &turns].concat(),
+        &[
+            "STARTUP | shop | OK | -/- | 54/15",
+            "SELECT | SELECT g | 22012 | -/- | 45/64",
+            "SELECT | SELECT h | - | -/- | 14/0",
+            "SELECT | SELECT i | OK | 1/- | 45/36",
+        ],
+    );
+    // Where the error is seen after the Sync, it cannot be told whose end that
+    // was: nothing is paired then.
+    let turns = [
+        ask([steps("SELECT g"), query("SELECT h"), sync(), steps("SELECT i"), sync()].concat()),
+        answer([failed(), ready(), rows].concat()),
+    ];
+    let exchanges = play(&PROTOCOL, &[&start[..], &turns].concat());
+    let lines: Vec<_> = exchanges.iter().map(shown).collect();
+    let expected = [
+        "SELECT | SELECT g | 22012 | -/- | 45/64",
+        "SELECT | SELECT h | - | -/- | 14/0",
+        "SELECT | SELECT i | - | -/- | 45/0",
+        " | - | OK | -/- | 0/36",
+    ];
+    assert_eq!(lines[1..], expected);
 }
 
 #[test]

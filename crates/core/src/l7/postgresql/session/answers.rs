@@ -101,6 +101,7 @@ impl Session {
         let response = self.answered.take();
         let Some(group) = self.groups.front_mut() else { return };
         group.failed = true;
+        let is_whole = group.is_whole;
         let entries = std::mem::take(&mut group.entries);
         self.entries = self.entries.saturating_sub(entries.len());
         let mut entries = entries.into_iter();
@@ -120,6 +121,11 @@ impl Session {
         self.emit(cx, Work { outcome: Some(Err(Box::new(error))), ..work }, response);
         for work in later {
             self.not_executed(cx, work);
+        }
+        if is_whole {
+            // It is passed over too, and a `Sync` that was taken for the
+            // beginning of a group ends this one.
+            self.mistrust(cx);
         }
     }
 

@@ -17,7 +17,7 @@ pub(super) struct Group {
     pub(super) sync: Option<Part>,
     /// A step has failed.
     pub(super) failed: bool,
-    /// It is not made of steps: there is one [`Entry::Whole`] in it.
+    /// An [`Entry::Whole`] ends it.
     pub(super) is_whole: bool,
 }
 
@@ -41,6 +41,8 @@ pub(super) struct Work {
     pub(super) response: Option<Part>,
     pub(super) rows: u64,
     pub(super) returns_rows: bool,
+    /// The server says that it did the opposite of `COMMIT`.
+    pub(super) rolled_back: bool,
     /// Rows that were changed, as the server says.
     pub(super) affected: Option<u64>,
     pub(super) outcome: Option<Result<&'static str, Box<wire::Error>>>,
@@ -94,6 +96,7 @@ impl Work {
             response: None,
             rows: 0,
             returns_rows: false,
+            rolled_back: false,
             affected: None,
             outcome: None,
             capture: Capture::Complete,
@@ -116,6 +119,7 @@ impl Work {
 
     /// What was done, in the server's words: `INSERT 0 5`, `SELECT 1`.
     pub(super) fn tag(&mut self, tag: &[u8]) {
+        self.rolled_back |= tag == b"ROLLBACK";
         let mut words = tag.split(|byte| *byte == b' ');
         let command = words.next().unwrap_or_default();
         let number: Option<u64> =

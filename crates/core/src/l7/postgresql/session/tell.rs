@@ -36,8 +36,10 @@ impl Session {
         exchange.response = response;
         match &work.outcome {
             Some(Ok(status)) => {
-                exchange.ok = Some(true);
-                exchange.status = Some((*status).to_owned());
+                // The end of a transaction that had failed before.
+                let ok = !(work.rolled_back && matches!(exchange.operation.as_str(), "COMMIT" | "END"));
+                exchange.ok = Some(ok);
+                exchange.status = Some(if ok { *status } else { "ROLLBACK" }.to_owned());
                 work.sizes(&mut exchange);
             }
             Some(Err(error)) => {
