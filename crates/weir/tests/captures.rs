@@ -177,3 +177,32 @@ fn redis_is_what_zeek_says() {
     }
     assert_only(&differing, &explained("### Redis against Zeek"), logs.len());
 }
+
+/// Statements and whether they succeeded. Weir tells an encryption that was
+/// asked for and how it was answered, but no goodbye.
+#[test]
+fn postgresql_is_what_zeek_says() {
+    let Some(folder) = captures() else { return };
+    let mut logs: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for row in expected(&folder, "zeek-postgresql.jsonl") {
+        for file in row["traces"].as_array().unwrap() {
+            logs.entry(text(file)).or_default().push(row.clone());
+        }
+    }
+    let mut differing = BTreeMap::new();
+    for (file, rows) in &logs {
+        let zeek = count(rows.iter().filter(|row| row["frontend"] == "simple_query").map(|row| {
+            let statement = text(&row["frontend_arg"]);
+            let first = statement.split([' ', ';']).next().unwrap_or_default().to_uppercase();
+            vec![first, (row["success"] == "T").to_string()]
+        }));
+        let records = requests(&folder, file, "postgresql");
+        let queries = records.iter().filter(|record| record["operation"] != "STARTUP");
+        let weir =
+            count(queries.map(|record| vec![text(&record["operation"]), (record["ok"] == true).to_string()]));
+        if zeek != weir {
+            differing.insert(file.clone(), format!("Zeek {zeek:?}, weir {weir:?}"));
+        }
+    }
+    assert_only(&differing, &explained("### PostgreSQL against Zeek"), logs.len());
+}

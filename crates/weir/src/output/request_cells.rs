@@ -9,16 +9,21 @@ use super::cell::{BAD, BOLD, Cell, DIM, GOOD, WARN};
 /// Longer targets are cut, with a mark: JSON has them whole.
 const TARGET_CHARACTERS_MAX: usize = 160;
 
-/// `GET /orders/17`.
+/// `GET /orders/17`; a statement that begins with its operation says it once.
 pub(super) fn asked(cell: Cell, request: &RequestRecord) -> Cell {
     let operation = if request.operation.is_empty() { "?" } else { &request.operation };
-    let cell = cell.styled(BOLD, operation);
-    let Some(target) = &request.target else { return cell };
-    let cell = cell.plain(" ");
-    match target.char_indices().nth(TARGET_CHARACTERS_MAX) {
-        Some((end, _)) => cell.plain(target.get(..end).unwrap_or(target)).styled(DIM, "…"),
-        None => cell.plain(target),
-    }
+    let Some(target) = &request.target else { return cell.styled(BOLD, operation) };
+    let shown = match target.char_indices().nth(TARGET_CHARACTERS_MAX) {
+        Some((end, _)) => target.get(..end).unwrap_or(target),
+        None => target,
+    };
+    let cell = match shown.split_at_checked(operation.len()) {
+        Some((verb, rest)) if verb.eq_ignore_ascii_case(operation) && rest.starts_with(' ') => {
+            cell.styled(BOLD, verb).plain(rest)
+        }
+        _ => cell.styled(BOLD, operation).plain(" ").plain(shown),
+    };
+    if shown.len() < target.len() { cell.styled(DIM, "…") } else { cell }
 }
 
 /// As the protocol says it; or that there is no answer.
