@@ -93,8 +93,8 @@ boot() { # release
 	: >"$folder/console"
 	# no_timer_check: on a busy host the emulated timer ticks too late for the kernel's
 	# test of it, which then panics. Without mitigations and deep page tables it is faster.
-	timeout --foreground "$timeout_s" qemu-system-x86_64 -machine q35 -accel tcg -cpu max,la57=off -smp 2 -m 1024 -nodefaults \
-		-display none -no-reboot -serial "file:$folder/console" -kernel "$folder/vmlinuz" \
+	timeout --foreground "$timeout_s" qemu-system-x86_64 -machine q35 -accel tcg -cpu max,la57=off -smp 2 \
+		-m 1024 -nodefaults -display none -no-reboot -serial "file:$folder/console" -kernel "$folder/vmlinuz" \
 		-initrd "$folder/initramfs" -append "console=ttyS0 quiet panic=-1 no_timer_check mitigations=off"
 }
 
