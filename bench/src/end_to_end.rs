@@ -132,17 +132,17 @@ fn line(workload: &dyn Workload, samples: &Samples) -> Result<Vec<String>> {
     let of =
         |watcher: Watcher| samples.ratio(watcher as usize).context("nothing was measured: --rounds is 0");
     let bare = samples.rates.first().and_then(|rates| Spread::of(rates)).context("nothing was measured")?;
-    let weir = of(Watcher::Weir)?;
+    let (same, weir) = (of(Watcher::NobodyAgain)?, of(Watcher::Weir)?);
     let cpu = samples.cpu.get(Watcher::Weir as usize).and_then(|cpu| Spread::of(cpu));
     let ratio =
         |spread: Spread| format!("{:.3} ({:.2} to {:.2})", spread.median, spread.least, spread.greatest);
     Ok(vec![
         workload.name().to_owned(),
         workload.write(bare.median),
-        ratio(of(Watcher::NobodyAgain)?),
+        ratio(same),
         ratio(weir),
         ratio(of(Watcher::Tcpdump)?),
-        at_least(weir.median, workload.target()),
+        at_least(weir.median, workload.target(), same.median),
         cpu.map_or_else(String::new, |cpu| format!("{:.1} %", cpu.median * 100.0)),
     ])
 }

@@ -23,6 +23,13 @@ impl Machine {
         Self(vec![
             ("machine", format!("{cores} cores of {cpu}, {} GiB{virtual_machine}", memory_kib >> 20)),
             ("kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
+            (
+                "other work",
+                format!(
+                    "load average {} before it began",
+                    read("/proc/loadavg").split(' ').next().unwrap_or("?")
+                ),
+            ),
             ("date", Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string()),
             ("commit", commit()),
             ("compared with", first_line("tcpdump", &["--version"])),

@@ -87,9 +87,15 @@ pub(crate) fn at_most(value: f64, limit: f64, unit: &str) -> String {
     format!("≤ {limit}{unit}{}", if value <= limit { "" } else { ", missed" })
 }
 
-/// `limit` and whether `value` is not below it.
-pub(crate) fn at_least(value: f64, limit: f64) -> String {
-    format!("≥ {limit:.2}{}", if value >= limit { "" } else { ", missed" })
+/// `limit` and whether `ratio` is not below it. `same` is the ratio of two runs
+/// of the same: where it is further from 1 than the limit is, nothing can be said.
+pub(crate) fn at_least(ratio: f64, limit: f64, same: f64) -> String {
+    let verdict = match ratio {
+        _ if (same - 1.0).abs() > 1.0 - limit => ", too noisy to say",
+        ratio if ratio >= limit => "",
+        _ => ", missed",
+    };
+    format!("≥ {limit:.2}{verdict}")
 }
 
 /// With a comma between thousands.
@@ -140,6 +146,8 @@ mod tests {
     fn thousands_and_targets() {
         assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!(at_most(70.0, 70.0, " ns"), "≤ 70 ns");
-        assert_eq!(at_least(0.966, 0.97), "≥ 0.97, missed");
+        assert_eq!(at_least(0.966, 0.97, 1.01), "≥ 0.97, missed");
+        assert_eq!(at_least(0.97, 0.97, 0.98), "≥ 0.97");
+        assert_eq!(at_least(1.1, 0.97, 1.05), "≥ 0.97, too noisy to say");
     }
 }
