@@ -179,6 +179,25 @@ fn records_are_whole_and_hold_no_secret() {
 }
 
 #[test]
+fn no_output_holds_a_secret() {
+    for format in ["compact", "table", "json", "jsonl"] {
+        for color in ["always", "never"] {
+            let text = stdout(&weir(&["-o", format, "--color", color, "-"], &pcap()));
+            assert!(text.contains("REDACTED") && !text.contains("hunter2"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn flows_have_no_application_protocol() {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_weir")).args(["observe", "--protocol", "http"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("--protocol http: flows are told by their transport"), "{text}");
+}
+
+#[test]
 fn filters_choose() {
     for (arguments, expected) in [
         (&["--status", "5xx"][..], 1),

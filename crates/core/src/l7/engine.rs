@@ -148,6 +148,9 @@ impl Engine {
             return; // a refusal, or what is left of a connection that is over
         }
         let mut entry = self.entry(key, time_ns);
+        // Of what is not read any more only the end matters: nothing is kept.
+        let passes = entry.conversation.as_ref().is_some_and(Conversation::is_passing);
+        let segment = &Segment { payload: if passes { &[] } else { segment.payload }, ..*segment };
         let Entry { first_ns, stream, conversation, .. } = &mut entry;
         let first_ns = *first_ns;
         let opened_by = if segment.syn && segment.ack.is_none() { Some(from) } else { None };

@@ -119,8 +119,12 @@ fn what_is_not_understood_costs_next_to_nothing_and_is_counted() {
     let mut traffic = Traffic::new(1 << 20);
     traffic.open(7, 100);
     for round in 0..100 {
-        traffic.say(7, true, 101 + round * 1_000, &"\u{1}".repeat(1_000));
+        traffic.say(7, true, 101 + round * 1_000, &"\u{7f}".repeat(1_000));
         assert!(traffic.engine.memory_bytes() < 2_000);
+    }
+    for round in (0..100).rev() {
+        traffic.say(7, true, 201_101 + round * 1_000, &"\u{7f}".repeat(1_000));
+        assert!(traffic.engine.memory_bytes() < 12_000, "not even behind a hole");
     }
     assert_eq!(traffic.engine.tally().bypassed, [(Why::NotUnderstood, 1)].into());
     assert_eq!(traffic.found.len(), 0);
