@@ -77,4 +77,8 @@ attributes! {
     UserName = "user.name",
     /// What the client says it is.
     UserAgentOriginal = "user_agent.original",
+    /// Messages that the server sent.
+    WebsocketReceivedMessages = "weir.websocket.received_messages",
+    /// Messages that the client sent.
+    WebsocketSentMessages = "weir.websocket.sent_messages",
 }

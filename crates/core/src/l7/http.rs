@@ -12,7 +12,7 @@ mod tests;
 
 use super::{
     Attribute, Context, Direction, End, Exchange, Fifo, Gap, Guess, Heads, Parser, Part, Protocol, Resync,
-    Skipped, Start, Step, Times, Transport,
+    Skipped, Start, Step, Times, Transport, websocket,
 };
 use crate::record::Capture;
 use head::Framing;
@@ -72,6 +72,14 @@ enum Asking {
     Queued,
     /// One that is not in the queue: refused by it, or answered already.
     Loose(Box<Exchange>),
+}
+
+/// What comes after an answer's head.
+enum After {
+    /// Its body, or the next message.
+    Http,
+    /// Another protocol, if it is known which.
+    Other(Option<&'static Protocol>),
 }
 
 /// What comes next in a direction.
@@ -190,7 +198,7 @@ impl Http {
         exchange.request = Some(Part::new(times, bytes.len() as u64));
         self.asking = match self.fifo.ask(exchange) {
             Ok(()) => {
-                self.wants_switch = line.method == "CONNECT" || head.upgrade;
+                self.wants_switch = line.method == "CONNECT" || head.upgrade.is_some();
                 Asking::Queued
             }
             Err(mut refused) => {
@@ -216,21 +224,21 @@ impl Http {
         true
     }
 
-    /// Whether another protocol begins after this head; `None` if it is no head.
+    /// What comes after this head; `None` if it is no head.
     fn response_head(
         &mut self,
         cx: &mut Context<'_>,
         bytes: &[u8],
         after: &[u8],
         times: Times,
-    ) -> Option<bool> {
+    ) -> Option<After> {
         let (line, head) = head::response(bytes)?;
         let status = line.status;
         let length = bytes.len() as u64;
         if (100..200).contains(&status) && status != 101 {
             // Not the answer yet; its bytes count with those of the answer.
             self.interim_bytes += length;
-            return Some(false);
+            return Some(After::Http);
         }
         let request = self.fifo.front_mut();
         let known = request.is_some();
@@ -254,7 +262,11 @@ impl Http {
             Framing::None | Framing::Length(0) => self.message_ends(cx, Direction::ToClient),
             body => self.reading[Direction::ToClient.index()] = body.reading(),
         }
-        Some(tunnel)
+        Some(match (tunnel, head.upgrade.as_deref()) {
+            (false, _) => After::Http,
+            (true, Some("websocket")) if status == 101 => After::Other(Some(&websocket::PROTOCOL)),
+            (true, _) => After::Other(None),
+        })
     }
 
     fn head(&mut self, cx: &mut Context<'_>, direction: Direction, bytes: &[u8], times: Times) -> Step {
@@ -290,8 +302,8 @@ impl Http {
             Direction::ToServer if self.request_head(cx, whole, times) => Step::Consumed(end),
             Direction::ToServer => Step::Desync,
             Direction::ToClient => match self.response_head(cx, whole, after, times) {
-                Some(false) => Step::Consumed(end),
-                Some(true) => Step::Switch(end, None),
+                Some(After::Http) => Step::Consumed(end),
+                Some(After::Other(protocol)) => Step::Switch(end, protocol),
                 None => Step::Desync,
             },
         }

@@ -30,7 +30,8 @@ pub(super) struct Head {
     pub(super) framing: Framing,
     pub(super) host: Option<String>,
     pub(super) user_agent: Option<String>,
-    pub(super) upgrade: bool,
+    /// What to speak from here on, in lower case.
+    pub(super) upgrade: Option<String>,
     pub(super) expects_continue: bool,
     pub(super) anomalies: Vec<&'static str>,
     length: Option<u64>,
@@ -252,7 +253,7 @@ impl Head {
         } else if is("user-agent") {
             self.user_agent.get_or_insert(text());
         } else if is("upgrade") {
-            self.upgrade = true;
+            self.upgrade.get_or_insert(text().to_ascii_lowercase());
         } else if is("expect") {
             self.expects_continue = value.eq_ignore_ascii_case(b"100-continue");
         }

@@ -245,8 +245,8 @@ fn a_tunnel_is_something_else_from_its_answer_on() {
     );
     assert_lines(
         &[
-            ask("GET /ws HTTP/1.1\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"),
-            answer("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n\x01\x02\x03"),
+            ask("GET /ws HTTP/1.1\r\nUpgrade: chat\r\nConnection: upgrade\r\n\r\n"),
+            answer("HTTP/1.1 101 Switching Protocols\r\nUpgrade: chat\r\n\r\n\x01\x02\x03"),
             ask("\x01\x02\x03"),
         ],
         &["GET /ws 101 -/0 complete"],
