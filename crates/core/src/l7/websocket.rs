@@ -170,7 +170,11 @@ impl Parser for Websocket {
 
     fn finish(&mut self, cx: &mut Context<'_>) {
         let mut exchange = std::mem::take(&mut self.exchange);
-        if exchange.request.is_some() || exchange.response.is_some() {
+        if let Some(first_ns) = exchange.request.or(exchange.response).map(|part| part.first_ns) {
+            // An end that said nothing was there all the same.
+            let silent = Part { first_ns, last_ns: first_ns, bytes: 0 };
+            exchange.request.get_or_insert(silent);
+            exchange.response.get_or_insert(silent);
             exchange.operation = "SESSION".to_owned();
             cx.emit(exchange);
         }
@@ -240,6 +244,15 @@ mod tests {
         let mut turns = dialogue();
         turns[3] = answer([frame(0x8a, false, b"?"), frame(0x82, false, &[0; 300])].concat());
         harness::check(&http::PROTOCOL, &turns);
+    }
+
+    #[test]
+    fn an_end_may_be_silent() {
+        let mut turns = dialogue()[..2].to_vec();
+        turns.push(answer(frame(0x81, false, b"news")));
+        let exchanges = harness::play(&http::PROTOCOL, &turns);
+        let session = session(&exchanges);
+        assert_eq!((session.request.unwrap().bytes, session.response.unwrap().bytes), (0, 6));
     }
 
     #[test]
