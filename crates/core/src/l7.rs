@@ -47,6 +47,7 @@ mod pairs;
 mod postgresql;
 mod redact;
 mod redis;
+mod tls;
 mod websocket;
 
 pub use attribute::Attribute;
@@ -58,8 +59,14 @@ pub use crate::stream::{End, Gap};
 
 /// Every protocol, in the order in which they are asked about a connection.
 /// Those that are sure of themselves stand first.
-pub static PROTOCOLS: &[&Protocol] =
-    &[&http::PROTOCOL, &redis::PROTOCOL, &postgresql::PROTOCOL, &dns::PROTOCOL, &websocket::PROTOCOL];
+pub static PROTOCOLS: &[&Protocol] = &[
+    &http::PROTOCOL,
+    &tls::PROTOCOL,
+    &redis::PROTOCOL,
+    &postgresql::PROTOCOL,
+    &dns::PROTOCOL,
+    &websocket::PROTOCOL,
+];
 
 /// The names of all protocols, as they stand in records.
 pub fn names() -> impl Iterator<Item = &'static str> {

@@ -206,3 +206,57 @@ fn postgresql_is_what_zeek_says() {
     }
     assert_only(&differing, &explained("### PostgreSQL against Zeek"), logs.len());
 }
+
+/// As weir names a version that tshark gives in hexadecimal.
+fn tls_version(number: &str) -> String {
+    let known = match number {
+        "0x0002" => "2",
+        "0x0300" => "3",
+        "0x0301" => "1.0",
+        "0x0302" => "1.1",
+        "0x0303" => "1.2",
+        "0x0304" => "1.3",
+        _ => "",
+    };
+    match (known, number.strip_prefix("0x7f")) {
+        ("", Some(draft)) => format!("1.3-draft{}", u8::from_str_radix(draft, 16).unwrap()),
+        ("", None) => number.to_owned(),
+        _ => known.to_owned(),
+    }
+}
+
+#[test]
+fn tls_is_what_tshark_says() {
+    let Some(folder) = captures() else { return };
+    // Server name and version of each handshake, by file and stream.
+    let mut files: BTreeMap<String, BTreeMap<String, [String; 2]>> = BTreeMap::new();
+    for row in expected(&folder, "tshark-tls.jsonl") {
+        let streams = files.entry(text(&row["file"])).or_default();
+        let last = |column: &str| row[column].as_array().and_then(|all| all.last()).map(text);
+        let says = |kind: &str| {
+            row["tls.handshake.type"].as_array().is_some_and(|all| all.iter().any(|one| one == kind))
+        };
+        let stream = || ["-".to_owned(), "-".to_owned()];
+        if says("1") {
+            let name = last("tls.handshake.extensions_server_name");
+            let told = streams.entry(text(&row["stream"])).or_insert_with(stream);
+            told[0] = name.map_or("-".to_owned(), |name| name.to_lowercase());
+        }
+        if says("2") {
+            let version = last("tls.handshake.extensions.supported_version");
+            let told = streams.entry(text(&row["stream"])).or_insert_with(stream);
+            told[1] = tls_version(&version.or_else(|| last("tls.handshake.version")).unwrap_or_default());
+        }
+    }
+    let mut differing = BTreeMap::new();
+    for (file, streams) in &files {
+        let tshark = count(streams.values().map(|told| told.to_vec()));
+        let weir = count(requests(&folder, file, "tls").iter().map(|record| {
+            vec![text(&record["target"]), text(&record["attributes"]["tls.protocol.version"])]
+        }));
+        if tshark != weir {
+            differing.insert(file.clone(), format!("tshark {tshark:?}, weir {weir:?}"));
+        }
+    }
+    assert_only(&differing, &explained("### TLS against tshark"), files.len());
+}

@@ -69,6 +69,18 @@ attributes! {
     ServerAddress = "server.address",
     /// The server's port, as the client named it.
     ServerPort = "server.port",
+    /// The cipher suite that the server chose.
+    TlsCipher = "tls.cipher",
+    /// `offered`: the hello carries another one, encrypted, or pretends to.
+    TlsEncryptedHello = "weir.tls.encrypted_client_hello",
+    /// The application protocol that the server chose.
+    TlsNextProtocol = "tls.next_protocol",
+    /// The application protocols that the client offered.
+    TlsOfferedProtocols = "weir.tls.offered_protocols",
+    /// `tls` or `ssl`.
+    TlsProtocolName = "tls.protocol.name",
+    /// The version that the server chose.
+    TlsProtocolVersion = "tls.protocol.version",
     /// Path of the URL.
     UrlPath = "url.path",
     /// Query of the URL, redacted.

@@ -1,0 +1,168 @@
+//! Names of numbers: versions, alerts and cipher suites, as IANA's registries
+//! have them.
+
+use std::borrow::Cow;
+
+pub(super) const SSL2: u16 = 0x0002;
+const TLS_1_3: u16 = 0x0304;
+
+/// Name and number, as OpenTelemetry wants them: `tls` and `1.2`.
+pub(super) fn version(version: u16) -> (&'static str, Cow<'static, str>) {
+    match version {
+        SSL2 => ("ssl", "2".into()),
+        0x0300 => ("ssl", "3".into()),
+        0x0301 => ("tls", "1.0".into()),
+        0x0302 => ("tls", "1.1".into()),
+        0x0303 => ("tls", "1.2".into()),
+        TLS_1_3 => ("tls", "1.3".into()),
+        // Drafts of TLS 1.3.
+        0x7f00..=0x7fff => ("tls", format!("1.3-draft{}", version & 0xff).into()),
+        _ => ("tls", format!("0x{version:04x}").into()),
+    }
+}
+
+/// Whether everything after the server's hello is encrypted.
+pub(super) fn is_1_3(version: u16) -> bool {
+    version == TLS_1_3 || version >> 8 == 0x7f
+}
+
+pub(super) fn alert(alert: u8) -> Cow<'static, str> {
+    let name = match alert {
+        0 => "close_notify",
+        10 => "unexpected_message",
+        20 => "bad_record_mac",
+        21 => "decryption_failed",
+        22 => "record_overflow",
+        30 => "decompression_failure",
+        40 => "handshake_failure",
+        41 => "no_certificate",
+        42 => "bad_certificate",
+        43 => "unsupported_certificate",
+        44 => "certificate_revoked",
+        45 => "certificate_expired",
+        46 => "certificate_unknown",
+        47 => "illegal_parameter",
+        48 => "unknown_ca",
+        49 => "access_denied",
+        50 => "decode_error",
+        51 => "decrypt_error",
+        60 => "export_restriction",
+        70 => "protocol_version",
+        71 => "insufficient_security",
+        80 => "internal_error",
+        86 => "inappropriate_fallback",
+        90 => "user_canceled",
+        100 => "no_renegotiation",
+        109 => "missing_extension",
+        110 => "unsupported_extension",
+        111 => "certificate_unobtainable",
+        112 => "unrecognized_name",
+        113 => "bad_certificate_status_response",
+        114 => "bad_certificate_hash_value",
+        115 => "unknown_psk_identity",
+        116 => "certificate_required",
+        120 => "no_application_protocol",
+        121 => "ech_required",
+        _ => return format!("alert {alert}").into(),
+    };
+    name.into()
+}
+
+/// `0x1302` where it has no name here.
+pub(super) fn cipher(cipher: u16) -> Cow<'static, str> {
+    let name = match cipher {
+        0x0001 => "TLS_RSA_WITH_NULL_MD5",
+        0x0002 => "TLS_RSA_WITH_NULL_SHA",
+        0x0003 => "TLS_RSA_EXPORT_WITH_RC4_40_MD5",
+        0x0004 => "TLS_RSA_WITH_RC4_128_MD5",
+        0x0005 => "TLS_RSA_WITH_RC4_128_SHA",
+        0x0007 => "TLS_RSA_WITH_IDEA_CBC_SHA",
+        0x0008 => "TLS_RSA_EXPORT_WITH_DES40_CBC_SHA",
+        0x0009 => "TLS_RSA_WITH_DES_CBC_SHA",
+        0x000a => "TLS_RSA_WITH_3DES_EDE_CBC_SHA",
+        0x0016 => "TLS_DHE_RSA_WITH_3DES_EDE_CBC_SHA",
+        0x002f => "TLS_RSA_WITH_AES_128_CBC_SHA",
+        0x0032 => "TLS_DHE_DSS_WITH_AES_128_CBC_SHA",
+        0x0033 => "TLS_DHE_RSA_WITH_AES_128_CBC_SHA",
+        0x0035 => "TLS_RSA_WITH_AES_256_CBC_SHA",
+        0x0038 => "TLS_DHE_DSS_WITH_AES_256_CBC_SHA",
+        0x0039 => "TLS_DHE_RSA_WITH_AES_256_CBC_SHA",
+        0x003b => "TLS_RSA_WITH_NULL_SHA256",
+        0x003c => "TLS_RSA_WITH_AES_128_CBC_SHA256",
+        0x003d => "TLS_RSA_WITH_AES_256_CBC_SHA256",
+        0x0040 => "TLS_DHE_DSS_WITH_AES_128_CBC_SHA256",
+        0x0041 => "TLS_RSA_WITH_CAMELLIA_128_CBC_SHA",
+        0x0044 => "TLS_DHE_DSS_WITH_CAMELLIA_128_CBC_SHA",
+        0x0045 => "TLS_DHE_RSA_WITH_CAMELLIA_128_CBC_SHA",
+        0x0067 => "TLS_DHE_RSA_WITH_AES_128_CBC_SHA256",
+        0x006a => "TLS_DHE_DSS_WITH_AES_256_CBC_SHA256",
+        0x006b => "TLS_DHE_RSA_WITH_AES_256_CBC_SHA256",
+        0x0084 => "TLS_RSA_WITH_CAMELLIA_256_CBC_SHA",
+        0x0087 => "TLS_DHE_DSS_WITH_CAMELLIA_256_CBC_SHA",
+        0x0088 => "TLS_DHE_RSA_WITH_CAMELLIA_256_CBC_SHA",
+        0x009c => "TLS_RSA_WITH_AES_128_GCM_SHA256",
+        0x009d => "TLS_RSA_WITH_AES_256_GCM_SHA384",
+        0x009e => "TLS_DHE_RSA_WITH_AES_128_GCM_SHA256",
+        0x009f => "TLS_DHE_RSA_WITH_AES_256_GCM_SHA384",
+        0x00a2 => "TLS_DHE_DSS_WITH_AES_128_GCM_SHA256",
+        0x00a3 => "TLS_DHE_DSS_WITH_AES_256_GCM_SHA384",
+        0x00ba => "TLS_RSA_WITH_CAMELLIA_128_CBC_SHA256",
+        0x00bd => "TLS_DHE_DSS_WITH_CAMELLIA_128_CBC_SHA256",
+        0x00be => "TLS_DHE_RSA_WITH_CAMELLIA_128_CBC_SHA256",
+        0x00c0 => "TLS_RSA_WITH_CAMELLIA_256_CBC_SHA256",
+        0x00c3 => "TLS_DHE_DSS_WITH_CAMELLIA_256_CBC_SHA256",
+        0x00c4 => "TLS_DHE_RSA_WITH_CAMELLIA_256_CBC_SHA256",
+        0x1301 => "TLS_AES_128_GCM_SHA256",
+        0x1302 => "TLS_AES_256_GCM_SHA384",
+        0x1303 => "TLS_CHACHA20_POLY1305_SHA256",
+        0xc006 => "TLS_ECDHE_ECDSA_WITH_NULL_SHA",
+        0xc007 => "TLS_ECDHE_ECDSA_WITH_RC4_128_SHA",
+        0xc008 => "TLS_ECDHE_ECDSA_WITH_3DES_EDE_CBC_SHA",
+        0xc009 => "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA",
+        0xc00a => "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA",
+        0xc010 => "TLS_ECDHE_RSA_WITH_NULL_SHA",
+        0xc011 => "TLS_ECDHE_RSA_WITH_RC4_128_SHA",
+        0xc012 => "TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA",
+        0xc013 => "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA",
+        0xc014 => "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA",
+        0xc023 => "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256",
+        0xc024 => "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA384",
+        0xc027 => "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256",
+        0xc028 => "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA384",
+        0xc02b => "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+        0xc02c => "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+        0xc02f => "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+        0xc030 => "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+        0xc050 => "TLS_RSA_WITH_ARIA_128_GCM_SHA256",
+        0xc051 => "TLS_RSA_WITH_ARIA_256_GCM_SHA384",
+        0xc052 => "TLS_DHE_RSA_WITH_ARIA_128_GCM_SHA256",
+        0xc053 => "TLS_DHE_RSA_WITH_ARIA_256_GCM_SHA384",
+        0xc056 => "TLS_DHE_DSS_WITH_ARIA_128_GCM_SHA256",
+        0xc057 => "TLS_DHE_DSS_WITH_ARIA_256_GCM_SHA384",
+        0xc05c => "TLS_ECDHE_ECDSA_WITH_ARIA_128_GCM_SHA256",
+        0xc05d => "TLS_ECDHE_ECDSA_WITH_ARIA_256_GCM_SHA384",
+        0xc060 => "TLS_ECDHE_RSA_WITH_ARIA_128_GCM_SHA256",
+        0xc061 => "TLS_ECDHE_RSA_WITH_ARIA_256_GCM_SHA384",
+        0xc072 => "TLS_ECDHE_ECDSA_WITH_CAMELLIA_128_CBC_SHA256",
+        0xc073 => "TLS_ECDHE_ECDSA_WITH_CAMELLIA_256_CBC_SHA384",
+        0xc076 => "TLS_ECDHE_RSA_WITH_CAMELLIA_128_CBC_SHA256",
+        0xc077 => "TLS_ECDHE_RSA_WITH_CAMELLIA_256_CBC_SHA384",
+        0xc09c => "TLS_RSA_WITH_AES_128_CCM",
+        0xc09d => "TLS_RSA_WITH_AES_256_CCM",
+        0xc09e => "TLS_DHE_RSA_WITH_AES_128_CCM",
+        0xc09f => "TLS_DHE_RSA_WITH_AES_256_CCM",
+        0xc0a0 => "TLS_RSA_WITH_AES_128_CCM_8",
+        0xc0a1 => "TLS_RSA_WITH_AES_256_CCM_8",
+        0xc0a2 => "TLS_DHE_RSA_WITH_AES_128_CCM_8",
+        0xc0a3 => "TLS_DHE_RSA_WITH_AES_256_CCM_8",
+        0xc0ac => "TLS_ECDHE_ECDSA_WITH_AES_128_CCM",
+        0xc0ad => "TLS_ECDHE_ECDSA_WITH_AES_256_CCM",
+        0xc0ae => "TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8",
+        0xc0af => "TLS_ECDHE_ECDSA_WITH_AES_256_CCM_8",
+        0xcca8 => "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+        0xcca9 => "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+        0xccaa => "TLS_DHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+        _ => return format!("0x{cipher:04x}").into(),
+    };
+    name.into()
+}
