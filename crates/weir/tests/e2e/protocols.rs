@@ -80,7 +80,9 @@ fn root_tcp() {
         for flags in flow["tcp_flags"].as_array().expect("TCP has flags") {
             assert!(["S", "A", "F", "P"].iter().all(|flag| text(flags).contains(flag)), "{flow}");
         }
-        for counter in ["retransmits", "resets", "zero_windows", "icmp_errors"] {
+        // Not retransmits: two processors may hand a veth's segments on out of order, and those
+        // count as such. The packet tables test that counter.
+        for counter in ["resets", "zero_windows", "icmp_errors"] {
             assert_eq!(flow[counter], 0, "{flow}");
         }
         let events: Vec<_> = run
