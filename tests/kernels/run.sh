@@ -137,6 +137,10 @@ tried=0 status=0
 for release in "${releases[@]}"; do
 	"$here/fetch.sh" "$release" "$store/$release" || continue
 	tried=$((tried + 1))
+	# An emulated processor is late for everything on a busy host. What a kernel really
+	# fails, it fails twice.
+	run_one "$release" && continue
+	echo "weir: AGAIN, to tell a failure from a slow machine" >&2
 	run_one "$release" || status=1
 done
 if [ "$tried" -eq 0 ]; then
