@@ -8,7 +8,7 @@
 
 /*
  * Waking the reader is what costs, not the record. While it works it comes by on
- * its own every millisecond; before it sleeps it sets reader_sleeps, and the
+ * its own every 5 ms; before it sleeps it sets reader_sleeps, and the
  * next record wakes it. Read after the reservation: the reader looks at the
  * ring's fill level after it set the flag, so one of the two sees the other.
  * (Without a barrier, which would cost more than it gives: should both look

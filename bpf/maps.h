@@ -50,7 +50,7 @@ struct {
 
 /*
  * Events, from the programs to user space. 8 MiB hold 100,000 openings: what
- * arrives while the reader sleeps its millisecond, many times over. It is mapped
+ * arrives while the reader sleeps its 5 ms, many times over. It is mapped
  * twice into the reader, and counts there as 16 MiB resident.
  */
 struct {
