@@ -1,17 +1,17 @@
 //! The command line: what the user typed, checked.
 
 mod filters;
+mod output;
 
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use filters::{AuditFilterArgs, FilterArgs, expand_not};
+pub use output::{ColorChoice, OutputArgs};
 
 use crate::containers::EngineChoice;
-use crate::output::Format;
 
 /// Sees the traffic of a container host.
 #[derive(Debug, Parser)]
@@ -85,15 +85,8 @@ pub struct ObserveArgs {
     pub filters: FilterArgs,
 
     /// How to print them.
-    #[arg(
-        short,
-        long,
-        value_enum,
-        default_value = "compact",
-        value_name = "FORMAT",
-        help_heading = "Output"
-    )]
-    pub output: Format,
+    #[command(flatten)]
+    pub output: OutputArgs,
 
     /// Also report a living flow when its counters moved, this often (1s, 500ms).
     #[arg(long, value_parser = parse_duration, value_name = "INTERVAL", help_heading = "Output")]
@@ -103,21 +96,9 @@ pub struct ObserveArgs {
     #[arg(long, help_heading = "Output")]
     pub packets: bool,
 
-    /// Print the last N records only, at the end.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Output")]
-    pub last: Option<u32>,
-
-    /// When to use colours.
-    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN", help_heading = "Output")]
-    pub color: ColorChoice,
-
     /// End after this time (30s, 5m).
     #[arg(long = "for", value_parser = parse_duration, value_name = "TIME", help_heading = "When to end")]
     pub for_: Option<Duration>,
-
-    /// End after N records.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "When to end")]
-    pub count: Option<u64>,
 
     /// How to get at the packets.
     #[arg(long, value_enum, default_value = "auto", value_name = "METHOD", help_heading = "Host")]
@@ -155,53 +136,8 @@ pub struct ReadArgs {
     pub filters: FilterArgs,
 
     /// How to print them.
-    #[arg(
-        short,
-        long,
-        value_enum,
-        default_value = "compact",
-        value_name = "FORMAT",
-        help_heading = "Output"
-    )]
-    pub output: Format,
-
-    /// Print the last N records only, at the end.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Output")]
-    pub last: Option<u32>,
-
-    /// When to use colours.
-    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN", help_heading = "Output")]
-    pub color: ColorChoice,
-
-    /// End after N records.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "When to end")]
-    pub count: Option<u64>,
-}
-
-/// When to use colours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ColorChoice {
-    /// On a terminal, unless NO_COLOR is set.
-    Auto,
-    /// Always.
-    Always,
-    /// Never.
-    Never,
-}
-
-impl ColorChoice {
-    /// Whether standard output gets colours.
-    #[must_use]
-    pub fn for_stdout(self) -> bool {
-        match self {
-            Self::Always => true,
-            Self::Never => false,
-            Self::Auto => {
-                let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-                std::io::stdout().is_terminal() && !refused
-            }
-        }
-    }
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// How to get at the packets.

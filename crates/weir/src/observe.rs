@@ -18,7 +18,6 @@ use weir_kernel::{Datapath, Options};
 use crate::cli::ObserveArgs;
 use crate::error::Error;
 use crate::host::{self, HostEvent, WatchOptions};
-use crate::output;
 use crate::{kernel_release, notice, signals};
 use pipeline::Pipeline;
 use printer::Printer;
@@ -57,8 +56,7 @@ pub fn run(arguments: &ObserveArgs) -> Result<ExitCode, Error> {
         let _ = deliver.send(batch);
     })?;
 
-    let sink = output::sink(arguments.output, arguments.color.for_stdout(), Box::new(io::stdout()));
-    let printer = Printer::new(filter, sink, arguments);
+    let printer = Printer::new(filter, arguments);
     let watched = Watched::new(attacher, printer.filter());
     let mut pipeline = Pipeline::new(table, max_flows, arguments.updates, watched, printer);
 

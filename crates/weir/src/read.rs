@@ -3,15 +3,13 @@
 mod capture;
 mod pipeline;
 
-use std::io;
 use std::process::ExitCode;
 
 use jiff::Timestamp;
 
 use crate::cli::ReadArgs;
 use crate::error::Error;
-use crate::outlet::Outlet;
-use crate::{notice, output, signals};
+use crate::{notice, signals};
 use capture::Capture;
 use pipeline::Pipeline;
 
@@ -40,8 +38,7 @@ pub fn run(arguments: &ReadArgs) -> Result<ExitCode, Error> {
     }
     let signals =
         signals::channel().map_err(|source| Error::System { action: "cannot listen for signals", source })?;
-    let sink = output::sink(arguments.output, arguments.color.for_stdout(), Box::new(io::stdout()));
-    let mut pipeline = Pipeline::new(Outlet::new(filter, sink, arguments.count, arguments.last));
+    let mut pipeline = Pipeline::new(arguments.output.outlet(filter));
 
     let mut result = Ok(());
     'files: for path in &arguments.files {

@@ -13,7 +13,7 @@ use weir_core::scene::Scene;
 use crate::cli::ObserveArgs;
 use crate::error::Error;
 use crate::outlet::Outlet;
-use crate::output::{Format, Sink};
+use crate::output::Format;
 
 /// From reports to the outlet.
 pub(super) struct Printer {
@@ -26,11 +26,11 @@ pub(super) struct Printer {
 }
 
 impl Printer {
-    pub(super) fn new(filter: Filter, sink: Box<dyn Sink>, arguments: &ObserveArgs) -> Self {
+    pub(super) fn new(filter: Filter, arguments: &ObserveArgs) -> Self {
         Self {
-            outlet: Outlet::new(filter, sink, arguments.count, arguments.last),
+            outlet: arguments.output.outlet(filter),
             packets: arguments.packets,
-            leftovers: matches!(arguments.output, Format::Json | Format::Jsonl),
+            leftovers: matches!(arguments.output.format, Format::Json | Format::Jsonl),
             finishing: false,
         }
     }
