@@ -13,7 +13,7 @@ use crate::output::{self, Format};
 pub struct OutputArgs {
     /// How to print them.
     #[arg(
-        short,
+        short = 'o',
         long = "output",
         value_enum,
         default_value = "compact",
