@@ -14,6 +14,7 @@
 //! - [`record`]: what leaves weir: flows, packets, requests, the summary;
 //! - [`dns`]: what DNS messages say;
 //! - [`sql`]: SQL without its literals;
+//! - [`redirect`]: where connections go instead;
 //! - [`filter`]: which records the user wants;
 //! - [`text`]: units and names as people read them.
 #![forbid(unsafe_code)]
@@ -28,6 +29,7 @@ pub mod frame;
 pub mod l7;
 pub mod loss;
 pub mod record;
+pub mod redirect;
 pub mod scene;
 pub mod sql;
 pub mod stream;
