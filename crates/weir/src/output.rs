@@ -1,7 +1,8 @@
-//! Where records go: lines for people, JSON for programs.
+//! Where records go: lines for people, JSON and CSV for programs.
 
 mod cell;
 mod compact;
+mod csv;
 mod flow_cells;
 mod json;
 mod packet_cells;
@@ -18,6 +19,7 @@ use jiff::tz::TimeZone;
 use weir_core::record::Record;
 
 use compact::Compact;
+use csv::Csv;
 use json::{Array, Lines};
 use table::Table;
 
@@ -33,6 +35,16 @@ pub enum Format {
     Json,
     /// One JSON object a line
     Jsonl,
+    /// Comma-separated values under a header; the summary goes to standard error
+    Csv,
+}
+
+impl Format {
+    /// Whether a program reads it, which wants everything, and not a person.
+    #[must_use]
+    pub fn is_for_programs(self) -> bool {
+        matches!(self, Self::Json | Self::Jsonl | Self::Csv)
+    }
 }
 
 /// Takes records one by one. What it was given reaches its destination at
@@ -74,6 +86,7 @@ fn sink_in(zone: TimeZone, format: Format, color: bool, out: Box<dyn Write + Sen
         Format::Table => Box::new(Table::new(zone, color, out)),
         Format::Json => Box::new(Array::new(out)),
         Format::Jsonl => Box::new(Lines::new(out)),
+        Format::Csv => Box::new(Csv::new(out)),
     }
 }
 

@@ -180,12 +180,22 @@ fn records_are_whole_and_hold_no_secret() {
 
 #[test]
 fn no_output_holds_a_secret() {
-    for format in ["compact", "table", "json", "jsonl"] {
+    for format in ["compact", "table", "json", "jsonl", "csv"] {
         for color in ["always", "never"] {
             let text = stdout(&weir(&["-o", format, "--color", color, "-"], &pcap()));
             assert!(text.contains("REDACTED") && !text.contains("hunter2"), "{text}");
         }
     }
+}
+
+#[test]
+fn csv_has_rows_only_and_the_summary_is_told_beside_it() {
+    let output = weir(&["-o", "csv", "-"], &pcap());
+    let text = stdout(&output);
+    assert_eq!(text.lines().count(), 3, "{text}");
+    assert!(text.starts_with("kind,time,flow,client_ip,"), "{text}");
+    let summary = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(summary, LINES.lines().last().unwrap().to_owned() + "\n");
 }
 
 #[test]

@@ -13,7 +13,6 @@ use weir_core::scene::Scene;
 use crate::cli::ObserveArgs;
 use crate::error::Error;
 use crate::outlet::Outlet;
-use crate::output::Format;
 
 /// From reports to the outlet.
 pub(super) struct Printer {
@@ -30,7 +29,7 @@ impl Printer {
         Self {
             outlet: arguments.output.outlet(filter),
             packets: arguments.packets,
-            leftovers: matches!(arguments.output.format, Format::Json | Format::Jsonl),
+            leftovers: arguments.output.format.is_for_programs(),
             finishing: false,
         }
     }

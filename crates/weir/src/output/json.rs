@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
-use serde_json::Serializer;
 use serde_json::ser::{CompactFormatter, Formatter};
+use serde_json::{Serializer, Value};
 use weir_core::record::Record;
 use weir_core::text::is_invisible;
 
@@ -63,6 +63,13 @@ impl Sink for Array {
         self.out.write_all(if self.is_empty { b"[]\n" } else { b"\n]\n" })?;
         self.out.flush()
     }
+}
+
+/// A value as the sinks here write it.
+pub(super) fn text(value: &Value) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    value.serialize(&mut Serializer::with_formatter(&mut bytes, TerminalSafe))?;
+    String::from_utf8(bytes).map_err(io::Error::other)
 }
 
 fn object(out: &mut Out, record: &Record) -> io::Result<()> {

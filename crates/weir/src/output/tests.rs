@@ -1,3 +1,5 @@
+mod csv;
+
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -430,7 +432,7 @@ fn hostile_names_never_reach_a_terminal() {
         ..packet()
     };
     let records = [Record::Flow(flow), Record::Packet(packet)];
-    for format in [Format::Compact, Format::Table, Format::Json, Format::Jsonl] {
+    for format in [Format::Compact, Format::Table, Format::Json, Format::Jsonl, Format::Csv] {
         let text = written(format, false, &records);
         assert!(!text.replace('\n', "").contains(is_invisible), "{format:?}: {text:?}");
     }
@@ -468,7 +470,7 @@ fn a_destination_that_fails_is_told() {
             Ok(())
         }
     }
-    for format in [Format::Compact, Format::Table, Format::Json, Format::Jsonl] {
+    for format in [Format::Compact, Format::Table, Format::Json, Format::Jsonl, Format::Csv] {
         let mut sink = sink_in(TimeZone::UTC, format, false, Box::new(Full));
         sink.write(&Record::Flow(query())).unwrap();
         assert_eq!(sink.flush().unwrap_err().kind(), io::ErrorKind::StorageFull, "{format:?}");
