@@ -60,6 +60,9 @@ pub struct Compiled {
     pub clients: BTreeSet<(RuleId, IpNet)>,
     /// Addresses that nobody has, for which weir answers.
     pub virtual_addresses: BTreeMap<IpAddr, VirtualAddress>,
+    /// Forged sources, by the index of the veth behind which a server sees them:
+    /// when it asks there who has the address, the host answers.
+    pub forged_sources: BTreeSet<(u32, IpAddr)>,
     /// Every address of a container.
     pub endpoints: BTreeMap<IpAddr, Place>,
     /// Every interface, by its index, at which redirects are done.
@@ -89,7 +92,8 @@ pub struct CompiledRule {
     /// What the server sees as client; none: the client's own address.
     pub source: Option<IpAddr>,
     /// Target by hash of the connection; [`SLOTS`] of them, or none, where no
-    /// target is there: then new connections are refused.
+    /// target is there: then new connections are refused. A connection whose
+    /// target is what it asked for (one of several) is left as it is.
     pub slots: Vec<TargetId>,
     /// Whether a redirected connection may go past bridge and stack if its ends
     /// are on one bridge.
@@ -105,16 +109,13 @@ pub struct CompiledTarget {
     pub port_first: u16,
 }
 
-/// An address that no one has, in front of a rule (a virtual address), or behind
-/// one (a forged source).
+/// An address that no one has, in front of a rule. Containers that ask for it
+/// are answered with the host's MAC address ([`InterfacePlace::host_mac`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VirtualAddress {
-    /// The target whose veth the host's packets go to; none: the target is not
-    /// on this host, and only containers reach it. For a forged source: the
-    /// server that may ask for it.
+    /// Where the host's own packets to it go: a target's veth. None: no target
+    /// is on this host, and only containers reach it.
     pub target: Option<Place>,
-    /// A forged source: only its servers may ask.
-    pub forged: bool,
 }
 
 /// Where an address is on this host.
