@@ -336,7 +336,7 @@ impl Filter {
         }
     }
 
-    /// Whether the user wants this record. The summary is always wanted.
+    /// Whether the user wants this record. Sums are always wanted.
     #[must_use]
     pub fn matches(&self, record: &Record) -> bool {
         let Some(facts) = Facts::of(record) else {
@@ -431,7 +431,7 @@ impl<'a> Facts<'a> {
                 state: None,
                 time: request.time,
             }),
-            Record::Summary(_) => None,
+            Record::Stats(_) | Record::Summary(_) => None,
         }
     }
 
@@ -457,7 +457,7 @@ impl<'a> Facts<'a> {
         let (flow, packet) = match self.record {
             Record::Flow(flow) => (Some(flow), None),
             Record::Packet(packet) => (None, Some(packet)),
-            Record::Request(_) | Record::Summary(_) => (None, None),
+            Record::Request(_) | Record::Stats(_) | Record::Summary(_) => (None, None),
         };
         let of_flow =
             flow.into_iter().flat_map(|flow| flow.interfaces.iter().map(|device| device.name.as_str()));

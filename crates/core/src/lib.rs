@@ -16,6 +16,7 @@
 //! - [`sql`]: SQL without its literals;
 //! - [`redirect`]: where connections go instead;
 //! - [`filter`]: which records the user wants;
+//! - [`stats`]: requests summed up;
 //! - [`text`]: units and names as people read them.
 #![forbid(unsafe_code)]
 
@@ -32,5 +33,6 @@ pub mod record;
 pub mod redirect;
 pub mod scene;
 pub mod sql;
+pub mod stats;
 pub mod stream;
 pub mod text;

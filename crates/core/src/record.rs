@@ -2,6 +2,7 @@
 //! name and meaning for good.
 
 mod request;
+mod stats;
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ use crate::endpoint::Endpoint;
 use crate::flow::Protocol;
 
 pub use request::{AttributeValue, Capture, Matched, RequestRecord};
+pub use stats::StatsRecord;
 
 /// One line of output.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -23,6 +25,8 @@ pub enum Record {
     Packet(PacketRecord),
     /// What was asked of a server, and what it answered.
     Request(Box<RequestRecord>),
+    /// Requests summed up (`--stats`).
+    Stats(Box<StatsRecord>),
     /// The last record of a command that ends.
     Summary(SummaryRecord),
 }

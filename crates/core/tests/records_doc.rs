@@ -16,8 +16,9 @@ use weir_core::l7::{self, Attribute};
 use weir_core::loss::{EventLosses, TallyReason};
 use weir_core::record::{
     AttributeValue, Capture, FlowEvent, FlowRecord, InterfaceCounters, Matched, PacketDirection,
-    PacketRecord, Record, RequestRecord, State, SummaryRecord, Verdict,
+    PacketRecord, Record, RequestRecord, State, StatsRecord, SummaryRecord, Verdict,
 };
+use weir_core::stats::By;
 
 const PAGE: &str = include_str!("../../../docs/records.md");
 
@@ -154,6 +155,28 @@ fn request() -> RequestRecord {
     }
 }
 
+fn stats() -> StatsRecord {
+    StatsRecord {
+        time: Timestamp::UNIX_EPOCH,
+        by: "route",
+        service: Some("shop/web:80".into()),
+        protocol: Some("http"),
+        group: Some("GET /orders/{id}".into()),
+        other: false,
+        requests: 2,
+        rate_per_s: Some(0.5),
+        errors: 0,
+        no_response: 0,
+        no_request: 0,
+        p50_us: Some(1),
+        p95_us: Some(2),
+        p99_us: Some(2),
+        max_us: Some(2),
+        request_bytes: 100,
+        response_bytes: 1_000,
+    }
+}
+
 fn summary() -> SummaryRecord {
     SummaryRecord {
         time: Timestamp::UNIX_EPOCH,
@@ -175,6 +198,7 @@ fn every_field_is_documented() {
     assert_eq!(fields(&[Record::Flow(flow())]), documented("## flow"));
     assert_eq!(fields(&[Record::Packet(packet())]), documented("## packet"));
     assert_eq!(fields(&[Record::Request(Box::new(request()))]), documented("## request"));
+    assert_eq!(fields(&[Record::Stats(Box::new(stats()))]), documented("## stats"));
     assert_eq!(fields(&[Record::Summary(summary())]), documented("## summary"));
     assert_eq!(fields(&[interface()]), documented("## interfaces"));
     assert_eq!(fields(&[container(), host()]), documented("## endpoints"));
@@ -192,6 +216,7 @@ fn every_name_is_documented() {
         PacketDirection::Egress,
     ];
     assert_eq!(texts(&directions), documented("### directions"));
+    assert_eq!(names(By::ALL.map(By::name)), documented("### by"));
     assert_eq!(texts(&Matched::ALL), documented("### matched"));
     assert_eq!(texts(&Capture::ALL), documented("### capture"));
     assert_eq!(names(Capture::ALL.map(Capture::name)), documented("### capture"));

@@ -2,6 +2,7 @@
 
 mod filters;
 mod output;
+mod stats;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use filters::{AuditFilterArgs, FilterArgs, expand_not};
 pub use output::{ColorChoice, OutputArgs};
+pub use stats::StatsArgs;
 
 use crate::containers::EngineChoice;
 
@@ -120,6 +122,7 @@ pub struct ObserveArgs {
   weir read --protocol http --status 5xx old.pcapng.gz new.pcapng
   tcpdump -w - port 80 | weir read -            as it is captured
   weir read trace.pcap --slow 100ms --not --path '/health*' -o jsonl
+  weir read trace.pcap --stats --by route       how many, how many failed, how long they took
 Needs no root. Several files are read one after the other, as one capture.
 Filters repeat (either may match) and combine (all must match); --not before one turns it round.")]
 pub struct ReadArgs {
@@ -134,6 +137,14 @@ pub struct ReadArgs {
     /// Between whom.
     #[command(flatten)]
     pub filters: FilterArgs,
+
+    /// Print sums of the requests in place of them: how many, how many failed, how long they took.
+    #[arg(long, conflicts_with = "last", help_heading = "Sums")]
+    pub stats: bool,
+
+    /// By what to sum up.
+    #[command(flatten)]
+    pub sums: StatsArgs,
 
     /// How to print them.
     #[command(flatten)]

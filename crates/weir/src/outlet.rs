@@ -6,6 +6,7 @@ use std::io;
 
 use weir_core::filter::Filter;
 use weir_core::record::{Record, SummaryRecord};
+use weir_core::stats::Stats;
 
 use crate::error::Error;
 use crate::output::Sink;
@@ -19,6 +20,8 @@ pub(crate) struct Outlet {
     /// `--last`: so many, at the end.
     last: Option<usize>,
     kept: VecDeque<Record>,
+    /// Requests are summed up, and not written.
+    stats: Option<Stats>,
     printed: u64,
     failure: Option<io::Error>,
     /// The reader of the output has gone (`weir observe | head`).
@@ -33,10 +36,17 @@ impl Outlet {
             count,
             last: last.and_then(|last| usize::try_from(last).ok()),
             kept: VecDeque::new(),
+            stats: None,
             printed: 0,
             failure: None,
             unread: false,
         }
+    }
+
+    /// The same, but requests are summed up: their sums are what is written, at
+    /// the end.
+    pub(crate) fn summing_up(self, stats: Stats) -> Self {
+        Self { stats: Some(stats), ..self }
     }
 
     pub(crate) fn filter(&self) -> &Filter {
@@ -69,26 +79,40 @@ impl Outlet {
             return;
         }
         self.printed += 1;
-        match self.last {
-            Some(last) => {
+        match (&mut self.stats, self.last) {
+            (Some(stats), _) => {
+                if let Record::Request(request) = &record {
+                    stats.add(request);
+                }
+            }
+            (None, Some(last)) => {
                 if self.kept.len() == last {
                     self.kept.pop_front();
                 }
                 self.kept.push_back(record);
             }
-            None => self.write(&record),
+            (None, None) => self.write(&record),
         }
     }
 
-    /// Writes what was kept, and the summary; `summary` gets the number of
+    /// Writes what was kept or summed up, and the summary; `summary` gets the number of
     /// records before it.
     pub(crate) fn finish(&mut self, summary: impl FnOnce(u64) -> SummaryRecord) {
         let kept = std::mem::take(&mut self.kept);
         for record in &kept {
             self.write(record);
         }
-        let records = if self.last.is_some() { kept.len() as u64 } else { self.printed };
-        self.write(&Record::Summary(summary(records)));
+        let stats = self.stats.take();
+        let records = match &stats {
+            Some(stats) => stats.len() as u64,
+            None if self.last.is_some() => kept.len() as u64,
+            None => self.printed,
+        };
+        let summary = summary(records);
+        for record in stats.iter().flat_map(|stats| stats.records(summary.time, summary.duration_ms)) {
+            self.write(&Record::Stats(Box::new(record)));
+        }
+        self.write(&Record::Summary(summary));
         if self.failure.is_none() && !self.unread {
             self.failure = self.sink.finish().err();
         }

@@ -7,6 +7,7 @@ mod flow_cells;
 mod json;
 mod packet_cells;
 mod request_cells;
+mod stats_table;
 mod summary;
 mod table;
 #[cfg(test)]

@@ -38,7 +38,12 @@ pub fn run(arguments: &ReadArgs) -> Result<ExitCode, Error> {
     }
     let signals =
         signals::channel().map_err(|source| Error::System { action: "cannot listen for signals", source })?;
-    let mut pipeline = Pipeline::new(arguments.output.outlet(filter));
+    if arguments.sums.by.is_some() && !arguments.stats {
+        return Err(Error::Usage("--by is about sums: it needs --stats".to_owned()));
+    }
+    let outlet = arguments.output.outlet(filter);
+    let mut pipeline =
+        Pipeline::new(if arguments.stats { outlet.summing_up(arguments.sums.stats()) } else { outlet });
 
     let mut result = Ok(());
     'files: for path in &arguments.files {

@@ -199,6 +199,33 @@ fn csv_has_rows_only_and_the_summary_is_told_beside_it() {
 }
 
 #[test]
+fn requests_are_summed_up() {
+    let lines = |arguments: &[&str]| {
+        let text = stdout(&weir(&[&["--stats", "-"], arguments].concat(), &pcap()));
+        text.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let lines_by_route = lines(&["--by", "route"]);
+    assert_eq!(lines_by_route.len(), 4, "{lines_by_route:?}");
+    assert!(lines_by_route[0].ends_with("NO ANSWER  ROUTE"), "{lines_by_route:?}");
+    assert!(lines_by_route[1].ends_with("GET /health"), "{lines_by_route:?}");
+    assert!(lines_by_route[2].ends_with("GET /orders/{id}"), "{lines_by_route:?}");
+    assert_eq!(lines_by_route[3], LINES.lines().last().unwrap());
+
+    let json = lines(&["-o", "jsonl", "--errors"]);
+    let sum: Value = serde_json::from_str(&json[0]).unwrap();
+    assert_eq!((&sum["kind"], &sum["requests"], &sum["errors"]), (&"stats".into(), &1.into(), &1.into()));
+    assert_eq!((&sum["p50_us"], &sum["rate_per_s"]), (&1_000.into(), &200.0.into()));
+    let summary: Value = serde_json::from_str(&json[1]).unwrap();
+    assert_eq!((&summary["records"], &summary["requests"]), (&1.into(), &2.into()));
+    assert_eq!(lines(&["-o", "csv"]).len(), 2);
+
+    let refused = weir(&["--by", "key", "-"], b"");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("--by is about sums: it needs --stats"));
+    assert_eq!(weir(&["--stats", "--last", "1", "-"], b"").status.code(), Some(2));
+}
+
+#[test]
 fn flows_have_no_application_protocol() {
     let output =
         Command::new(env!("CARGO_BIN_EXE_weir")).args(["observe", "--protocol", "http"]).output().unwrap();

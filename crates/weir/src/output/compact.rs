@@ -8,6 +8,7 @@ use weir_core::record::{FlowEvent, FlowRecord, PacketRecord, Record, RequestReco
 use weir_core::text;
 
 use super::cell::{Cell, Columns};
+use super::stats_table::StatsTable;
 use super::{Out, Sink, flow_cells, packet_cells, request_cells, summary};
 
 pub(super) struct Compact {
@@ -16,6 +17,7 @@ pub(super) struct Compact {
     flows: Columns,
     packets: Columns,
     requests: Columns,
+    stats: StatsTable,
     out: Out,
 }
 
@@ -30,6 +32,7 @@ impl Compact {
             packets: Columns::new(&[15, 0, 0, 0, 0], 1),
             // Time, client, server, protocol, what was asked, status, latency, bytes.
             requests: Columns::new(&[12, 0, 0, 0, 0, 0, 7, 0], 1),
+            stats: StatsTable::new(color),
             out,
         }
     }
@@ -123,15 +126,24 @@ impl Sink for Compact {
                 let line = self.request(request);
                 writeln!(self.out, "{line}")
             }
-            Record::Summary(record) => summary::write(&mut self.out, self.color, record),
+            Record::Stats(stats) => {
+                self.stats.push(stats);
+                Ok(())
+            }
+            Record::Summary(record) => {
+                self.stats.write(&mut self.out)?;
+                summary::write(&mut self.out, self.color, record)
+            }
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        self.stats.write(&mut self.out)?;
         self.out.flush()
     }
 
     fn finish(&mut self) -> io::Result<()> {
+        self.stats.write(&mut self.out)?;
         self.out.flush()
     }
 }

@@ -85,6 +85,27 @@ const REQUEST: &[&str] = &[
     "attributes",
 ];
 
+const STATS: &[&str] = &[
+    "kind",
+    "time",
+    "by",
+    "service",
+    "protocol",
+    "group",
+    "other",
+    "requests",
+    "rate_per_s",
+    "errors",
+    "no_response",
+    "no_request",
+    "p50_us",
+    "p95_us",
+    "p99_us",
+    "max_us",
+    "request_bytes",
+    "response_bytes",
+];
+
 /// Rows under a header.
 pub(super) struct Csv {
     rows: Writer<Out>,
@@ -133,6 +154,7 @@ impl Sink for Csv {
             Record::Flow(_) => self.row(FLOW, record),
             Record::Packet(_) => self.row(PACKET, record),
             Record::Request(_) => self.row(REQUEST, record),
+            Record::Stats(_) => self.row(STATS, record),
             // It is no row like the others; but losses are never kept secret.
             Record::Summary(record) => {
                 self.rows.flush()?;

@@ -7,6 +7,7 @@ use weir_core::record::{FlowEvent, FlowRecord, PacketRecord, Record, RequestReco
 use weir_core::text;
 
 use super::cell::{BOLD, Cell, Columns};
+use super::stats_table::StatsTable;
 use super::{Out, Sink, flow_cells, packet_cells, request_cells, summary};
 
 /// Columns grow by so much at a time: each growth repeats the header.
@@ -60,6 +61,7 @@ pub(super) struct Table {
     flows: Sheet,
     packets: Sheet,
     requests: Sheet,
+    stats: StatsTable,
     out: Out,
 }
 
@@ -103,6 +105,7 @@ impl Table {
             flows: Sheet::new(FLOW_COLUMNS),
             packets: Sheet::new(PACKET_COLUMNS),
             requests: Sheet::new(REQUEST_COLUMNS),
+            stats: StatsTable::new(color),
             out,
         }
     }
@@ -187,15 +190,24 @@ impl Sink for Table {
                 let cells = self.request(request);
                 self.requests.write(&mut self.out, self.color, &cells)
             }
-            Record::Summary(record) => summary::write(&mut self.out, self.color, record),
+            Record::Stats(stats) => {
+                self.stats.push(stats);
+                Ok(())
+            }
+            Record::Summary(record) => {
+                self.stats.write(&mut self.out)?;
+                summary::write(&mut self.out, self.color, record)
+            }
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        self.stats.write(&mut self.out)?;
         self.out.flush()
     }
 
     fn finish(&mut self) -> io::Result<()> {
+        self.stats.write(&mut self.out)?;
         self.out.flush()
     }
 }

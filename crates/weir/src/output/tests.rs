@@ -1,4 +1,5 @@
 mod csv;
+mod stats;
 
 use std::io;
 use std::sync::{Arc, Mutex};

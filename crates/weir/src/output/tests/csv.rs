@@ -26,6 +26,7 @@ fn csv_has_the_columns_of_the_page() {
         ("flow", Record::Flow(query())),
         ("packet", Record::Packet(packet())),
         ("request", Record::Request(Box::new(request()))),
+        ("stats", Record::Stats(Box::new(super::stats::stats()))),
     ] {
         let expected: Vec<String> = fields(kind)
             .into_iter()
