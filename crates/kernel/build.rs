@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use libbpf_cargo::SkeletonBuilder;
 
@@ -28,5 +28,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .map_err(|error| format!("{}: {error:?}", source.display()))?;
     }
     println!("cargo:rerun-if-changed={}", bpf.display());
+    println!("cargo:rustc-env=ABI_VERSION={}", abi_version(&bpf.join("abi.h"))?);
     Ok(())
+}
+
+/// The number that the header gives itself; pinned state carries it in its name.
+fn abi_version(header: &Path) -> Result<String, Box<dyn std::error::Error>> {
+    let text = std::fs::read_to_string(header)?;
+    let version = text.lines().find_map(|line| line.strip_prefix("#define ABI_VERSION "));
+    Ok(version.ok_or("abi.h defines no ABI_VERSION")?.trim().to_owned())
 }

@@ -5,6 +5,9 @@
 
 pub(crate) use crate::skeleton::abi::types::*;
 
+/// `ABI_VERSION` of `bpf/abi.h`.
+pub(crate) const VERSION: &str = env!("ABI_VERSION");
+
 /// Types of `bpf/abi.h`: integers and arrays of integers only.
 ///
 /// # Safety

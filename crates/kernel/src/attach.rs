@@ -5,6 +5,7 @@
 
 mod clsact;
 mod instance;
+mod pinned;
 mod rehearsal;
 mod rtnetlink;
 mod survey;
@@ -20,12 +21,16 @@ use weir_core::event::Hook;
 
 use clsact::{Clsact, Filters};
 use instance::is_alive;
+use pinned::Pinned;
 use rtnetlink::Refusal;
 use tcx::Link;
 
-use crate::datapath::ProgramName;
+use crate::datapath::{Datapath, ProgramName};
+use crate::pins::PinError;
 
 pub use clsact::PRIORITY as CLSACT_PRIORITY;
+pub use pinned::remove_pinned;
+pub(crate) use pinned::remove_pins_of_gone;
 pub use rehearsal::rehearse;
 pub use survey::{AttachedProgram, Owner, Removal, remove_ours, survey, survey_all};
 
@@ -159,6 +164,7 @@ pub struct Attacher {
 enum Chain {
     Tcx,
     Clsact(Arc<Clsact>),
+    Pinned(Arc<Pinned>),
 }
 
 #[derive(Debug)]
@@ -170,6 +176,20 @@ struct Programs {
 }
 
 impl Programs {
+    fn duplicate<'a>(program: impl Fn(ProgramName) -> BorrowedFd<'a>) -> Result<Self, AttachError> {
+        let duplicate = |hook, ethernet| {
+            let fd = program(ProgramName { hook, ethernet });
+            fd.try_clone_to_owned()
+                .map_err(|error| AttachError::new("duplicate the programs' descriptors", error))
+        };
+        Ok(Programs {
+            ingress: duplicate(Hook::Ingress, true)?,
+            egress: duplicate(Hook::Egress, true)?,
+            ingress_ip: duplicate(Hook::Ingress, false)?,
+            egress_ip: duplicate(Hook::Egress, false)?,
+        })
+    }
+
     fn get(&self, name: ProgramName) -> BorrowedFd<'_> {
         match (name.hook, name.ethernet) {
             (Hook::Ingress, true) => self.ingress.as_fd(),
@@ -193,17 +213,7 @@ impl Attacher {
         method: Method,
         program: impl Fn(ProgramName) -> BorrowedFd<'a>,
     ) -> Result<Self, AttachError> {
-        let duplicate = |hook, ethernet| {
-            let fd = program(ProgramName { hook, ethernet });
-            fd.try_clone_to_owned()
-                .map_err(|error| AttachError::new("duplicate the programs' descriptors", error))
-        };
-        let programs = Programs {
-            ingress: duplicate(Hook::Ingress, true)?,
-            egress: duplicate(Hook::Egress, true)?,
-            ingress_ip: duplicate(Hook::Ingress, false)?,
-            egress_ip: duplicate(Hook::Egress, false)?,
-        };
+        let programs = Programs::duplicate(program)?;
         let chain = match method {
             Method::Tcx => {
                 clsact::clean_all(|instance| !is_alive(instance))?;
@@ -214,12 +224,28 @@ impl Attacher {
         Ok(Attacher { programs, chain })
     }
 
+    /// The programs of `datapath`. If its maps are pinned, what this attaches stays when the process ends, and
+    /// programs that a former owner of the state has attached are replaced by these before this returns: each
+    /// between two packets, so that none passes without a program.
+    ///
+    /// # Errors
+    /// As [`Attacher::new`]; state of another network namespace than the calling thread's.
+    pub fn of(method: Method, datapath: &Datapath) -> Result<Self, PinError> {
+        let Some(owned) = datapath.owned() else {
+            return Ok(Self::new(method, |name| datapath.program(name))?);
+        };
+        let programs = Programs::duplicate(|name| datapath.program(name))?;
+        let pinned = Pinned::take_over(method, owned.links()?, &programs)?;
+        Ok(Attacher { programs, chain: Chain::Pinned(Arc::new(pinned)) })
+    }
+
     /// The method in use.
     #[must_use]
     pub fn method(&self) -> Method {
-        match self.chain {
+        match &self.chain {
             Chain::Tcx => Method::Tcx,
             Chain::Clsact(_) => Method::Clsact,
+            Chain::Pinned(pinned) => pinned.method(),
         }
     }
 
@@ -231,9 +257,12 @@ impl Attacher {
     pub fn attach(&self, ifindex: u32, ethernet: bool) -> Result<Attachment, AttachError> {
         let held = match &self.chain {
             Chain::Tcx => Held::Tcx {
-                _ingress: self.link(ifindex, ProgramName { hook: Hook::Ingress, ethernet })?,
-                _egress: self.link(ifindex, ProgramName { hook: Hook::Egress, ethernet })?,
+                _ingress: link(&self.programs, ifindex, ProgramName { hook: Hook::Ingress, ethernet })?,
+                _egress: link(&self.programs, ifindex, ProgramName { hook: Hook::Egress, ethernet })?,
             },
+            Chain::Pinned(pinned) => {
+                Held::Pinned { _attached: pinned.attach(ifindex, ethernet, &self.programs)? }
+            }
             Chain::Clsact(clsact) => {
                 let programs = [Hook::Ingress, Hook::Egress].map(|hook| {
                     let name = ProgramName { hook, ethernet };
@@ -244,21 +273,20 @@ impl Attacher {
         };
         Ok(Attachment { _held: held })
     }
-
-    fn link(&self, ifindex: u32, name: ProgramName) -> Result<Link, AttachError> {
-        tcx::attach(self.programs.get(name), ifindex, name.hook).map_err(|error| {
-            if error.raw_os_error() == Some(libc::EINVAL) && matches!(tcx::is_supported(), Ok(false)) {
-                return AttachError::NoTcx;
-            }
-            let action =
-                |interface: &str| format!("attach {name} to the {} of {interface} with TCX", name.hook);
-            AttachError::refused_at(ifindex, action, error.into())
-        })
-    }
 }
 
-/// weir's programs at both directions of one interface. Dropping it takes them off, and is fine when the interface
-/// has gone.
+fn link(programs: &Programs, ifindex: u32, name: ProgramName) -> Result<Link, AttachError> {
+    tcx::attach(programs.get(name), ifindex, name.hook).map_err(|error| {
+        if error.raw_os_error() == Some(libc::EINVAL) && matches!(tcx::is_supported(), Ok(false)) {
+            return AttachError::NoTcx;
+        }
+        let action = |interface: &str| format!("attach {name} to the {} of {interface} with TCX", name.hook);
+        AttachError::refused_at(ifindex, action, error.into())
+    })
+}
+
+/// weir's programs at both directions of one interface. Dropping it takes them off, unless they are pinned; and is
+/// fine when the interface has gone.
 #[derive(Debug)]
 pub struct Attachment {
     _held: Held,
@@ -269,4 +297,5 @@ pub struct Attachment {
 enum Held {
     Tcx { _ingress: Link, _egress: Link },
     Clsact { _filters: Filters },
+    Pinned { _attached: pinned::Attached },
 }

@@ -4,18 +4,20 @@ use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{MapHandle, PrintLevel};
+use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
+use libbpf_rs::{MapCore, MapHandle, OpenMapMut, PrintLevel};
 use weir_core::event::{Event, Hook};
 use weir_core::loss::EventLosses;
 
 use crate::flows::FlowTable;
-use crate::reader::{Reader, ReaderError, SleepFlag};
+use crate::pins::{Owned, PinDirectory, PinError, Taken};
+use crate::reader::{self, Reader, ReaderError, SleepFlag};
 use crate::skeleton::abi::types::event_kind;
-use crate::skeleton::veth::{VethSkel, VethSkelBuilder};
+use crate::skeleton::veth::{OpenVethSkel, VethSkel, VethSkelBuilder};
 
 /// What is decided before the programs are loaded.
 #[derive(Debug, Clone)]
@@ -84,6 +86,8 @@ pub struct Datapath {
     /// Ring records that made no sense.
     undecodable: Arc<AtomicU64>,
     skeleton: VethSkel<'static>,
+    /// Pinned state that this process owns.
+    owned: Option<Owned>,
 }
 
 /// libbpf has one place for its messages; loading borrows it.
@@ -98,28 +102,75 @@ impl Datapath {
     /// # Errors
     /// Missing privilege, no memory, or a kernel that refuses the programs.
     pub fn load(options: &Options) -> Result<Self, LoadError> {
-        let previous = libbpf_rs::set_print(Some((PrintLevel::Info, remember)));
-        if let Ok(mut log) = LOG.lock() {
-            log.clear();
-        }
-        let result = Self::load_skeleton(options);
-        libbpf_rs::set_print(previous);
-        result.map(|skeleton| Self { reader: None, undecodable: Arc::default(), skeleton }).map_err(|error| {
-            let log = LOG.lock().map(|log| log.clone()).unwrap_or_default();
-            explain(&error, &log)
-        })
+        let skeleton = with_log(|| open(options)?.load())?;
+        Ok(Self { reader: None, undecodable: Arc::default(), skeleton, owned: None })
     }
 
-    fn load_skeleton(options: &Options) -> libbpf_rs::Result<VethSkel<'static>> {
-        // Lives as long as the process: only the empty shell of an object
-        // remains when the skeleton is dropped.
-        let storage = Box::leak(Box::new(MaybeUninit::uninit()));
-        let mut open = VethSkelBuilder::default().open(storage)?;
-        open.maps.flows.set_max_entries(options.max_flows)?;
-        if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
-            rodata.config.packet_events = u8::from(options.packet_events);
+    /// Loads programs for maps that outlive the process, and becomes their owner: those that are pinned, or new
+    /// ones, which are then pinned. What a former owner left unread in the event ring is dropped; the flows that it
+    /// was about are in the table. Attaching by [`Attacher::of`](crate::attach::Attacher::of) puts these programs
+    /// in the place of the former owner's.
+    ///
+    /// # Errors
+    /// As [`Datapath::load`]; no BPF file system to write to; state of another version or with another
+    /// [`Options::max_flows`]; another process that owns it.
+    pub fn pinned(options: &Options, pins: &PinDirectory) -> Result<Self, PinError> {
+        let taken = pins.own()?;
+        match Self::load_pinned(options, &taken) {
+            Ok(skeleton) => {
+                let owned = Some(taken.complete()?);
+                Ok(Self { reader: None, undecodable: Arc::default(), skeleton, owned })
+            }
+            Err(error) => {
+                taken.abandon();
+                Err(error)
+            }
         }
-        open.load()
+    }
+
+    fn load_pinned(options: &Options, taken: &Taken) -> Result<VethSkel<'static>, PinError> {
+        let mut open = with_log(|| open(options))?;
+        let mut new = Vec::new();
+        for mut map in open.open_object_mut().maps_mut() {
+            let name = map.name().to_string_lossy().into_owned();
+            // Constants and totals (`.rodata`, `.bss`) belong to the programs of one load.
+            if name.contains('.') {
+                continue;
+            }
+            let path = taken.map(&name);
+            match path.exists() {
+                true => reuse(&mut map, &name, &path, taken.path())?,
+                false => new.push(name),
+            }
+        }
+        let mut skeleton = with_log(|| open.load())?;
+        for mut map in skeleton.object_mut().maps_mut() {
+            let name = map.name().to_string_lossy().into_owned();
+            if new.contains(&name) {
+                let path = taken.map(&name);
+                map.pin(&path).map_err(|error| {
+                    PinError::new(format!("pin a map at {}", path.display()), io::Error::other(error))
+                })?;
+            }
+        }
+        if !taken.is_new() {
+            let events = MapHandle::try_from(&skeleton.maps.events).map_err(ReaderError::Ring);
+            events
+                .and_then(|events| reader::discard(&events))
+                .map_err(|error| PinError::new("read the pinned event ring", io::Error::other(error)))?;
+        }
+        Ok(skeleton)
+    }
+
+    /// The state that this process owns, if these maps are pinned.
+    pub(crate) fn owned(&self) -> Option<&Owned> {
+        self.owned.as_ref()
+    }
+
+    /// Entries that the flow table has room for.
+    #[must_use]
+    pub fn max_flows(&self) -> u32 {
+        self.skeleton.maps.flows.max_entries()
     }
 
     /// The descriptor of one program.
@@ -189,6 +240,61 @@ impl Datapath {
             undecodable: self.undecodable.load(Ordering::Relaxed),
         }
     }
+}
+
+fn open(options: &Options) -> libbpf_rs::Result<OpenVethSkel<'static>> {
+    // Lives as long as the process: only the empty shell of an object
+    // remains when the skeleton is dropped.
+    let storage = Box::leak(Box::new(MaybeUninit::uninit()));
+    let mut open = VethSkelBuilder::default().open(storage)?;
+    open.maps.flows.set_max_entries(options.max_flows)?;
+    if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
+        rodata.config.packet_events = u8::from(options.packet_events);
+    }
+    Ok(open)
+}
+
+/// Has the programs use a pinned map, if it is as they would make it.
+fn reuse(map: &mut OpenMapMut<'_>, name: &str, path: &Path, state: &Path) -> Result<(), PinError> {
+    let opened = |error: libbpf_rs::Error| {
+        PinError::new(format!("open the map pinned at {}", path.display()), io::Error::other(error))
+    };
+    let pinned = MapHandle::from_pinned_path(path).map_err(opened)?;
+    if name == "flows" && pinned.max_entries() != map.max_entries() {
+        return Err(PinError::OtherTableSize {
+            path: state.to_owned(),
+            found: pinned.max_entries(),
+            wanted: map.max_entries(),
+        });
+    }
+    let facts = [
+        ("kind", u64::from(u32::from(pinned.map_type())), u64::from(u32::from(map.map_type()))),
+        ("key's size", u64::from(pinned.key_size()), u64::from(map.key_size())),
+        ("value's size", u64::from(pinned.value_size()), u64::from(map.value_size())),
+        ("number of entries", u64::from(pinned.max_entries()), u64::from(map.max_entries())),
+    ];
+    if let Some((fact, found, wanted)) = facts.into_iter().find(|(_, found, wanted)| found != wanted) {
+        return Err(PinError::OtherMap {
+            path: state.to_owned(),
+            map: name.to_owned(),
+            difference: format!("its {fact} is {found}, not {wanted}"),
+        });
+    }
+    map.reuse_fd(pinned.as_fd()).map_err(opened)
+}
+
+/// Runs a step of loading; what libbpf and the verifier say meanwhile is in the error.
+fn with_log<T>(step: impl FnOnce() -> libbpf_rs::Result<T>) -> Result<T, LoadError> {
+    let previous = libbpf_rs::set_print(Some((PrintLevel::Info, remember)));
+    if let Ok(mut log) = LOG.lock() {
+        log.clear();
+    }
+    let result = step();
+    libbpf_rs::set_print(previous);
+    result.map_err(|error| {
+        let log = LOG.lock().map(|log| log.clone()).unwrap_or_default();
+        explain(&error, &log)
+    })
 }
 
 fn remember(_level: PrintLevel, message: String) {

@@ -9,12 +9,14 @@ mod clock;
 mod datapath;
 mod decode;
 mod flows;
+mod pins;
 mod reader;
 mod test_run;
 
 pub use clock::monotonic_now_ns;
 pub use datapath::{Datapath, LoadError, Options, ProgramName};
 pub use flows::{FlowTable, TableError};
+pub use pins::{DEFAULT_BPFFS, PinDirectory, PinError};
 pub use reader::ReaderError;
 pub use test_run::{TestRun, test_run};
 

@@ -125,6 +125,15 @@ fn build(
     builder.build()
 }
 
+/// Drops what is in the ring.
+pub(crate) fn discard(events: &MapHandle) -> Result<(), ReaderError> {
+    let mut builder = RingBufferBuilder::new();
+    builder.add(events, |_| 0).map_err(ReaderError::Ring)?;
+    let ring = builder.build().map_err(ReaderError::Ring)?;
+    while ring.consume_raw_n(BATCH_EVENTS) > 0 {}
+    Ok(())
+}
+
 /// Empties the ring. Whether there was anything in it.
 fn drain(ring: &RingBuffer<'_>, batch: &Batch, deliver: &mut impl FnMut(Vec<Event>)) -> bool {
     let mut any = false;

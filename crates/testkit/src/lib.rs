@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod bpffs;
 mod counters;
 mod daemon;
 pub mod engine;
@@ -18,6 +19,7 @@ mod topology;
 pub mod traffic;
 mod wait;
 
+pub use bpffs::Bpffs;
 pub use counters::Counters;
 pub use daemon::{Daemon, Stream};
 pub use namespace::Namespace;

@@ -2,6 +2,7 @@
 
 mod filters;
 mod output;
+mod state;
 mod stats;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use filters::{AuditFilterArgs, FilterArgs, expand_not};
 pub use output::{ColorChoice, OutputArgs};
+pub use state::StateArgs;
 pub use stats::StatsArgs;
 
 use crate::containers::EngineChoice;
@@ -33,7 +35,7 @@ pub enum Command {
     Read(Box<ReadArgs>),
     /// Tell what this host can do, what is missing, and who is attached where.
     Doctor(DoctorArgs),
-    /// Take off what weirs have left on this host's interfaces.
+    /// Take everything of weir's off this host: redirects, and what killed weirs have left.
     Down(DownArgs),
 }
 
@@ -49,6 +51,10 @@ pub struct DoctorArgs {
     /// Which container engine to ask: `auto` (Docker, then Podman), `none`, or a socket.
     #[arg(long, default_value = "auto", value_name = "ENGINE", value_parser = parse_engine)]
     pub engine: EngineChoice,
+
+    /// Where its state is.
+    #[command(flatten)]
+    pub state: StateArgs,
 }
 
 /// How `weir doctor` prints.
@@ -63,13 +69,18 @@ pub enum DoctorFormat {
 /// `weir down`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A weir that ends takes everything off by itself. What remains after a kill -9, on kernels
-without TCX, the next start removes, or this command. Programs of others are never touched."
+    after_help = "Redirects hold whether a weir runs or not; this ends them, and connections that they carry
+break. `weir observe` takes everything off by itself when it ends; what remains after a kill -9, on
+kernels without TCX, the next start removes, or this command. Programs of others are never touched."
 )]
 pub struct DownArgs {
     /// Also take off what belongs to a weir that is still running.
     #[arg(long)]
     pub force: bool,
+
+    /// Where its state is.
+    #[command(flatten)]
+    pub state: StateArgs,
 }
 
 /// `weir observe`.

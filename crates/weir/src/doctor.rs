@@ -81,7 +81,7 @@ struct Attached {
     /// The kernel's number of the program.
     #[serde(skip_serializing_if = "Option::is_none")]
     program_id: Option<u32>,
-    /// `other`, `weir`, or `ended_weir`: left by one that was killed.
+    /// `other`, `weir`, `pinned`: weir's, and holds without a process, or `ended_weir`: left by one that was killed.
     owner: &'static str,
 }
 
@@ -98,6 +98,7 @@ impl From<&AttachedProgram> for Attached {
                 Owner::Other => "other",
                 Owner::Weir => "weir",
                 Owner::EndedWeir => "ended_weir",
+                Owner::Pinned => "pinned",
             },
         }
     }
@@ -118,10 +119,11 @@ struct Report {
 impl Report {
     fn new(arguments: &DoctorArgs) -> Self {
         let mut checks = checks::host();
+        checks.push(checks::state(&arguments.state.pins()));
         let (kernel_side, method) = checks::kernel_side();
         checks.extend(kernel_side);
         checks.push(checks::engine(&arguments.engine));
-        let attached = match attach::survey_all() {
+        let attached = match attach::survey_all(&arguments.state.pins()) {
             Ok(attached) => {
                 checks.extend(checks::neighbours(&attached, method));
                 Some(attached.iter().map(Attached::from).collect())

@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use weir_core::text::escape;
-use weir_kernel::attach::{AttachedProgram, Removal, remove_ours};
+use weir_kernel::attach::{AttachedProgram, Removal, remove_ours, remove_pinned};
 
 use crate::cli::DownArgs;
 use crate::error::Error;
@@ -16,7 +16,9 @@ use crate::error::Error;
 /// # Errors
 /// Not permitted, the kernel refused, or the output cannot be written.
 pub fn run(arguments: &DownArgs) -> Result<ExitCode, Error> {
-    let removal = remove_ours(arguments.force)?;
+    let pins = arguments.state.pins();
+    let mut removal = remove_pinned(&pins, arguments.force)?;
+    removal.add(remove_ours(arguments.force, &pins)?);
     let mut stdout = io::stdout().lock();
     stdout.write_all(report(&removal).as_bytes()).and_then(|()| stdout.flush()).map_err(Error::Output)?;
     Ok(ExitCode::SUCCESS)
@@ -36,12 +38,20 @@ fn report(removal: &Removal) -> String {
     for (interface, programs) in by_interface(&removal.left) {
         let _ = writeln!(lines, "{}: left {programs}", escape(interface));
     }
-    if !removal.left.is_empty() {
+    if removal.state_removed {
+        lines.push_str("Removed all rules, and the table of connections.\n");
+    }
+    if removal.state_left {
+        lines.push_str(
+            "Rules and connections were left, because a weir is running that keeps them: end it first. \
+             `weir down --force` removes them at once; that weir then sees no packet any more.\n",
+        );
+    } else if !removal.left.is_empty() {
         lines.push_str(
             "What was left belongs to a weir that is running: it removes it when it ends. \
              `weir down --force` takes it off at once; that weir then sees no packet any more.\n",
         );
-    } else if removal.removed.is_empty() {
+    } else if removal.removed.is_empty() && !removal.state_removed {
         lines.push_str("There is nothing of weir's on the interfaces here.\n");
     }
     lines
@@ -83,6 +93,7 @@ mod tests {
             removed: vec![program("veth1", Hook::Ingress), program("veth1", Hook::Egress)],
             qdiscs: vec!["veth1".to_owned()],
             left: vec![program("veth2", Hook::Ingress)],
+            ..Removal::default()
         };
         let text = report(&removal);
         let mut lines = text.lines();
@@ -95,6 +106,19 @@ mod tests {
         );
         assert_eq!(lines.next(), Some("veth2: left weir_ingress (ingress, clsact)"));
         assert!(lines.next().unwrap().contains("--force"));
+    }
+
+    #[test]
+    fn state_is_told_of() {
+        let removed = Removal { state_removed: true, ..Removal::default() };
+        assert_eq!(report(&removed), "Removed all rules, and the table of connections.\n");
+        let left = Removal {
+            left: vec![AttachedProgram { owner: Owner::Pinned, ..program("veth2", Hook::Ingress) }],
+            state_left: true,
+            ..Removal::default()
+        };
+        let text = report(&left);
+        assert!(text.contains("veth2: left") && text.contains("end it first"), "{text}");
     }
 
     #[test]

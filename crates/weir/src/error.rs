@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use weir_core::filter::FilterError;
 use weir_kernel::attach::AttachError;
-use weir_kernel::{LoadError, ReaderError, TableError};
+use weir_kernel::{LoadError, PinError, ReaderError, TableError};
 
 use crate::host::WatchError;
 use crate::read::CaptureError;
@@ -35,6 +35,9 @@ pub enum Error {
     /// The programs do not load.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// State that outlives weir cannot be made, taken over or removed.
+    #[error(transparent)]
+    Pin(PinError),
     /// The programs do not attach.
     #[error(transparent)]
     Attach(#[from] AttachError),
@@ -60,6 +63,16 @@ pub enum Error {
     },
 }
 
+impl From<PinError> for Error {
+    fn from(error: PinError) -> Self {
+        match error {
+            PinError::Load(error) => Self::Load(error),
+            PinError::Attach(error) => Self::Attach(error),
+            error => Self::Pin(error),
+        }
+    }
+}
+
 /// The oldest kernel that the tests run on.
 pub const MINIMUM_KERNEL: &str = "5.10";
 
@@ -82,6 +95,24 @@ impl Error {
             Self::Capture(CaptureError::NotACapture { .. }) => {
                 "give it what `tcpdump -w FILE` or Wireshark writes: pcap or pcapng, perhaps gzipped"
             }
+            Self::Pin(PinError::NotMounted { .. }) => "mount it: mount -t bpf bpf /sys/fs/bpf",
+            Self::Pin(PinError::ReadOnly { .. }) => {
+                "mount it for writing: mount -o remount,rw /sys/fs/bpf (in a container: give it /sys/fs/bpf without `ro`)"
+            }
+            Self::Pin(PinError::NotPermitted { .. }) => {
+                "run it as root (sudo weir ...): only root may use the BPF file system"
+            }
+            Self::Pin(PinError::OtherVersion { .. } | PinError::OtherMap { .. }) => {
+                "`weir down` removes it (redirects end, and connections that they carry break); or go back to the weir \
+                 that made it"
+            }
+            Self::Pin(PinError::OtherTableSize { .. }) => {
+                "leave --max-flows away; or `weir down` first, which ends redirects and breaks connections that they carry"
+            }
+            Self::Pin(PinError::OtherNamespace { .. }) => {
+                "run weir in the host's network namespace; or `weir down`, if that namespace is not used any more"
+            }
+            Self::Pin(PinError::InUse { .. }) => "end it first; `weir run` answers to SIGTERM",
             Self::Output(source) if source.kind() == io::ErrorKind::StorageFull => {
                 "make room, or write elsewhere"
             }
@@ -94,7 +125,9 @@ impl Error {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Usage(_) | Self::Filter(_) | Self::UnknownName(_) => 2,
-            Self::Load(LoadError::NotPermitted(_)) | Self::Attach(AttachError::NotPermitted { .. }) => 3,
+            Self::Load(LoadError::NotPermitted(_))
+            | Self::Attach(AttachError::NotPermitted { .. })
+            | Self::Pin(PinError::NotPermitted { .. }) => 3,
             Self::OldKernel { .. }
             | Self::Load(LoadError::Refused { .. })
             | Self::Attach(AttachError::MissingInKernel { .. } | AttachError::NoTcx) => 4,

@@ -15,7 +15,7 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use weir_core::event::Hook;
 
 use super::AttachError;
-use super::instance::{Instance, Turns, is_alive};
+use super::instance::{Instance, Turns, is_alive, is_pinned};
 use super::rtnetlink::{
     Attribute, Attributes, Netlink, RTM_DELQDISC, RTM_DELTFILTER, RTM_GETQDISC, RTM_GETTFILTER, RTM_NEWQDISC,
     RTM_NEWTFILTER, Refusal, TcMessage,
@@ -164,6 +164,16 @@ fn filter(kind: u16, ifindex: u32, hook: Hook, handle: u32, options: &[Attribute
     }
 }
 
+/// What a filter runs; the name is what people see in `tc filter show`.
+fn program_options(name: &str, program: BorrowedFd<'_>) -> [Attribute; 3] {
+    [
+        // A descriptor is never negative.
+        Attribute::number(TCA_BPF_FD, program.as_raw_fd().cast_unsigned()),
+        Attribute::text(TCA_BPF_NAME, name),
+        Attribute::number(TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT),
+    ]
+}
+
 /// Removes one filter of weir's. That it has gone already, by itself or with its interface, is no failure.
 fn remove(netlink: &mut Netlink, ifindex: u32, hook: Hook, handle: u32) -> Result<(), Refusal> {
     match netlink.change(filter(RTM_DELTFILTER, ifindex, hook, handle, &[]), 0) {
@@ -255,12 +265,52 @@ impl Clsact {
         Ok(Self { netlink: Mutex::new(netlink), turns: Turns::new().map_err(begin)?, instance })
     }
 
+    /// For filters that stay. What weirs that were killed have left behind is removed.
+    pub(super) fn pinned() -> Result<Self, AttachError> {
+        let begin = |error| AttachError::new("begin with clsact", error);
+        clean_all(|number| !is_alive(number))?;
+        let netlink = Netlink::open().map_err(begin)?;
+        let instance = Instance::pinned();
+        Ok(Self { netlink: Mutex::new(netlink), turns: Turns::new().map_err(begin)?, instance })
+    }
+
+    /// Puts programs in the place of those that filters with this number run, by the names that they were attached
+    /// under. The interfaces of these filters.
+    pub(super) fn replace<'a>(
+        &self,
+        program: impl Fn(&str) -> Option<BorrowedFd<'a>>,
+    ) -> Result<Vec<u32>, AttachError> {
+        let mut netlink = self.netlink();
+        let _turn = self.turns.take();
+        let mut replace = || {
+            let mut replaced = Vec::new();
+            for ifindex in interfaces(&mut netlink)? {
+                for found in filters(&mut netlink, ifindex)? {
+                    let own = found.tag().is_some_and(|tag| tag.instance == self.instance.number());
+                    let name = found.program_name.as_deref().unwrap_or_default();
+                    let Some(program) = program(name).filter(|_| own) else { continue };
+                    let request = filter(
+                        RTM_NEWTFILTER,
+                        ifindex,
+                        found.hook,
+                        found.handle,
+                        &program_options(name, program),
+                    );
+                    netlink.change(request, NLM_F_CREATE)?;
+                    replaced.push(ifindex);
+                }
+            }
+            Ok(replaced)
+        };
+        replace().map_err(|refusal| AttachError::refused("replace the programs of filters", refusal))
+    }
+
     fn netlink(&self) -> MutexGuard<'_, Netlink> {
         // A conversation that a panic broke off is recognised by its sequence numbers.
         self.netlink.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Attaches a program to each hook, or nothing. The name is what people see in `tc filter show`.
+    /// Attaches a program to each hook, or nothing.
     pub(super) fn attach(
         self: &Arc<Self>,
         ifindex: u32,
@@ -299,13 +349,7 @@ impl Clsact {
         }
         let handle = attached.tag().handle();
         for (hook, name, program) in programs {
-            let options = [
-                // A descriptor is never negative.
-                Attribute::number(TCA_BPF_FD, program.as_raw_fd().cast_unsigned()),
-                Attribute::text(TCA_BPF_NAME, &name),
-                Attribute::number(TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT),
-            ];
-            let request = filter(RTM_NEWTFILTER, ifindex, hook, handle, &options);
+            let request = filter(RTM_NEWTFILTER, ifindex, hook, handle, &program_options(&name, program));
             netlink.change(request, NLM_F_CREATE | NLM_F_EXCL).map_err(|refusal| match refusal.errno() {
                 libc::ENOENT => AttachError::MissingInKernel { part: "cls_bpf", reason: refusal.to_string() },
                 _ => refused(&format!("attach {name} (priority {PRIORITY}) to the {hook} of"))(refusal),
@@ -343,7 +387,7 @@ fn ensure_qdisc(netlink: &mut Netlink, ifindex: u32) -> Result<bool, AttachError
     })
 }
 
-/// This process's filters at one interface, until dropped.
+/// This process's filters at one interface, until dropped; or filters that stay.
 #[derive(Debug)]
 pub(super) struct Filters {
     clsact: Arc<Clsact>,
@@ -371,7 +415,7 @@ impl Filters {
 
 impl Drop for Filters {
     fn drop(&mut self) {
-        if self.hooks.is_empty() && !self.qdisc_is_weirs {
+        if is_pinned(self.clsact.instance.number()) || (self.hooks.is_empty() && !self.qdisc_is_weirs) {
             return;
         }
         let clsact = Arc::clone(&self.clsact);

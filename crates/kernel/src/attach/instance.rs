@@ -2,7 +2,8 @@
 //!
 //! Every weir that uses clsact holds a number: the abstract unix socket name `weir/clsact/NUMBER`. Such names exist
 //! per network namespace, as interfaces do, and vanish with the process, however it ends. So a filter that
-//! carries a number nobody holds was left by a weir that was killed.
+//! carries a number nobody holds was left by a weir that was killed. One number stands for filters that are
+//! meant to stay without a process.
 
 use std::fs::File;
 use std::io;
@@ -16,6 +17,9 @@ use std::time::{Duration, Instant};
 /// user, who may hold names too.
 const LAST: u32 = 1024;
 
+/// The number on filters that stay when their weir ends.
+const PINNED: u32 = LAST + 1;
+
 /// The network namespace of the calling thread.
 const THREAD_NAMESPACE: &str = "/proc/thread-self/ns/net";
 
@@ -27,7 +31,8 @@ const TURN_INTERVAL: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub(super) struct Instance {
     number: u32,
-    _name: UnixDatagram,
+    /// None for the number that is nobody's.
+    _name: Option<UnixDatagram>,
 }
 
 impl Instance {
@@ -35,7 +40,7 @@ impl Instance {
     pub(super) fn claim() -> io::Result<Self> {
         for number in 1..=LAST {
             match UnixDatagram::bind_addr(&name(number)?) {
-                Ok(socket) => return Ok(Self { number, _name: socket }),
+                Ok(socket) => return Ok(Self { number, _name: Some(socket) }),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
                 Err(error) => return Err(error),
             }
@@ -45,13 +50,26 @@ impl Instance {
         )))
     }
 
+    /// That of filters that stay.
+    pub(super) fn pinned() -> Self {
+        Self { number: PINNED, _name: None }
+    }
+
     pub(super) fn number(&self) -> u32 {
         self.number
     }
 }
 
-/// Whether somebody holds that number. In doubt yes: nothing of a living weir must be removed.
+/// Whether filters of that number stay when their weir ends.
+pub(super) fn is_pinned(number: u32) -> bool {
+    number == PINNED
+}
+
+/// Whether somebody holds that number, or none needs to. In doubt yes: nothing of a living weir must be removed.
 pub(super) fn is_alive(number: u32) -> bool {
+    if is_pinned(number) {
+        return true;
+    }
     let connect = || UnixDatagram::unbound()?.connect_addr(&name(number)?);
     !matches!(connect(), Err(error) if error.kind() == io::ErrorKind::ConnectionRefused)
 }

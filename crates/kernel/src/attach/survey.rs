@@ -1,14 +1,16 @@
 //! Who is attached where, and taking off what is weir's.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 
 use weir_core::event::Hook;
 
-use super::clsact::{self, Filter, NAME_PREFIX};
-use super::instance::is_alive;
+use super::clsact::{self, Cleaned, Filter, NAME_PREFIX};
+use super::instance::{is_alive, is_pinned};
+use super::pinned::link_ids;
 use super::rtnetlink::Netlink;
 use super::{AttachError, Method, interface_name, tcx};
+use crate::pins::PinDirectory;
 
 /// Something that sees the packets of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +42,8 @@ pub enum Owner {
     Weir,
     /// A weir that was killed; [`remove_ours`] takes it off.
     EndedWeir,
+    /// Weir's pinned state, which holds whether a weir runs or not; [`super::remove_pinned`] takes it off.
+    Pinned,
 }
 
 impl AttachedProgram {
@@ -51,6 +55,7 @@ impl AttachedProgram {
             method: Method::Clsact,
             owner: match filter.tag() {
                 None => Owner::Other,
+                Some(tag) if is_pinned(tag.instance) => Owner::Pinned,
                 Some(tag) if is_alive(tag.instance) => Owner::Weir,
                 Some(_) => Owner::EndedWeir,
             },
@@ -60,14 +65,15 @@ impl AttachedProgram {
         }
     }
 
-    fn from_tcx(ifindex: u32, hook: Hook, entry: tcx::Entry, name: String) -> Self {
+    fn from_tcx(ifindex: u32, hook: Hook, entry: tcx::Entry, name: String, pinned: &HashSet<u32>) -> Self {
         Self {
             ifindex,
             interface: interface_name(ifindex),
             hook,
             method: Method::Tcx,
-            // weir attaches by links only, and those end with their process.
+            // weir attaches by links only, and those end with their process or are pinned.
             owner: match name.starts_with(NAME_PREFIX) && entry.link_id != 0 {
+                true if pinned.contains(&entry.link_id) => Owner::Pinned,
                 true => Owner::Weir,
                 false => Owner::Other,
             },
@@ -79,23 +85,24 @@ impl AttachedProgram {
 }
 
 /// Everything at both hooks of an interface, in the order in which it runs: TCX first, then the filters. Empty if
-/// there is no such interface.
+/// there is no such interface. `pins` says which links are pinned.
 ///
 /// # Errors
 /// Not permitted (CAP_NET_ADMIN and CAP_SYS_ADMIN, which the kernel wants for looking at the programs of others).
-pub fn survey(ifindex: u32) -> Result<Vec<AttachedProgram>, AttachError> {
-    survey_each(&[ifindex])
+pub fn survey(ifindex: u32, pins: &PinDirectory) -> Result<Vec<AttachedProgram>, AttachError> {
+    survey_each(&[ifindex], pins)
 }
 
 /// [`survey`] of every interface in the network namespace of the calling thread.
 ///
 /// # Errors
 /// As [`survey`].
-pub fn survey_all() -> Result<Vec<AttachedProgram>, AttachError> {
-    survey_each(&interface_indices()?)
+pub fn survey_all(pins: &PinDirectory) -> Result<Vec<AttachedProgram>, AttachError> {
+    survey_each(&interface_indices()?, pins)
 }
 
-fn survey_each(interfaces: &[u32]) -> Result<Vec<AttachedProgram>, AttachError> {
+fn survey_each(interfaces: &[u32], pins: &PinDirectory) -> Result<Vec<AttachedProgram>, AttachError> {
+    let pinned = link_ids(pins);
     let mut netlink =
         Netlink::open().map_err(|error| AttachError::new("ask the kernel for its filters", error))?;
     let mut names = ProgramNames::default();
@@ -103,7 +110,7 @@ fn survey_each(interfaces: &[u32]) -> Result<Vec<AttachedProgram>, AttachError> 
     for &ifindex in interfaces {
         for (hook, entry) in tcx_entries(ifindex)? {
             let name = names.get(entry.program_id)?;
-            found.push(AttachedProgram::from_tcx(ifindex, hook, entry, name));
+            found.push(AttachedProgram::from_tcx(ifindex, hook, entry, name, &pinned));
         }
         let filters = clsact::filters(&mut netlink, ifindex).map_err(|refusal| {
             AttachError::refused_at(ifindex, |name| format!("list the filters of {name}"), refusal)
@@ -122,28 +129,49 @@ pub struct Removal {
     pub qdiscs: Vec<String>,
     /// Left, because the weir that attached it is still running.
     pub left: Vec<AttachedProgram>,
+    /// Pinned state was removed.
+    pub state_removed: bool,
+    /// Pinned state was left, because a running weir owns it.
+    pub state_left: bool,
+}
+
+impl Removal {
+    /// Adds what another one did.
+    pub fn add(&mut self, other: Self) {
+        self.removed.extend(other.removed);
+        self.qdiscs.extend(other.qdiscs);
+        self.left.extend(other.left);
+        self.state_removed |= other.state_removed;
+        self.state_left |= other.state_left;
+    }
+
+    pub(super) fn add_filters(&mut self, cleaned: Cleaned) {
+        let programs = |filters: Vec<Filter>| filters.into_iter().map(AttachedProgram::from_filter);
+        self.removed.extend(programs(cleaned.removed));
+        self.qdiscs.extend(cleaned.qdiscs.into_iter().map(interface_name));
+        self.left.extend(programs(cleaned.kept));
+    }
 }
 
 /// Takes off what weirs have left in the network namespace of the calling thread. With `force` also what weirs that
-/// are still running have attached there; those go on, and see nothing any more.
+/// are still running have attached there; those go on, and see nothing any more. Pinned state stays, see
+/// [`super::remove_pinned`].
 ///
 /// # Errors
 /// Not permitted, or the kernel refused.
-pub fn remove_ours(force: bool) -> Result<Removal, AttachError> {
-    let cleaned = clsact::clean_all(|instance| force || !is_alive(instance))?;
-    let programs = |filters: Vec<Filter>| filters.into_iter().map(AttachedProgram::from_filter).collect();
-    let mut removal = Removal {
-        removed: programs(cleaned.removed),
-        qdiscs: cleaned.qdiscs.into_iter().map(interface_name).collect(),
-        left: programs(cleaned.kept),
-    };
-    // A TCX link ends with its process, so each one has a weir that runs.
+pub fn remove_ours(force: bool, pins: &PinDirectory) -> Result<Removal, AttachError> {
+    let mut removal = Removal::default();
+    removal
+        .add_filters(clsact::clean_all(|instance| !is_pinned(instance) && (force || !is_alive(instance)))?);
+    removal.left.retain(|program| program.owner != Owner::Pinned);
+    let pinned = link_ids(pins);
+    // A TCX link that is not pinned ends with its process, so each one has a weir that runs.
     let mut names = ProgramNames::default();
     for ifindex in interface_indices()? {
         for (hook, entry) in tcx_entries(ifindex)? {
             let name = names.get(entry.program_id)?;
-            let program = AttachedProgram::from_tcx(ifindex, hook, entry, name);
-            if program.owner == Owner::Other {
+            let program = AttachedProgram::from_tcx(ifindex, hook, entry, name, &pinned);
+            if program.owner != Owner::Weir {
                 continue;
             }
             if force {

@@ -8,10 +8,13 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
 
 use libbpf_rs::libbpf_sys as sys;
 
 use weir_core::event::Hook;
+
+use crate::pins::c_path;
 
 /// The most programs that the kernel takes at one hook of one interface (`BPF_MPROG_MAX`).
 const CHAIN_MAX: usize = 64;
@@ -42,6 +45,77 @@ pub(super) fn is_supported() -> io::Result<bool> {
 /// Holds a program at a hook until dropped, or until the process ends.
 #[derive(Debug)]
 pub(super) struct Link(OwnedFd);
+
+impl Link {
+    /// Gives it a file on a BPF file system, which then holds the program at the hook as well.
+    pub(super) fn pin(&self, path: &Path) -> io::Result<()> {
+        let path = c_path(path)?;
+        // SAFETY: the path ends in zero and outlives the call.
+        check(unsafe { sys::bpf_obj_pin(self.0.as_raw_fd(), path.as_ptr()) }).map(|_| ())
+    }
+
+    /// Lets go of it without detaching: its file holds it.
+    pub(super) fn keep(self) {
+        // SAFETY: `self` is forgotten, so that this is the descriptor's only owner, and closes it.
+        drop(unsafe { OwnedFd::from_raw_fd(self.0.as_raw_fd()) });
+        std::mem::forget(self);
+    }
+}
+
+/// A link that has a file.
+#[derive(Debug)]
+pub(super) struct PinnedLink {
+    fd: OwnedFd,
+    pub(super) id: u32,
+    pub(super) program_id: u32,
+    /// 0 when the interface has gone.
+    pub(super) ifindex: u32,
+}
+
+/// Opens the link that is pinned at `path`.
+///
+/// # Errors
+/// `ENOENT` without that file; `InvalidData` if it is something else than a TCX link.
+pub(super) fn open_pin(path: &Path) -> io::Result<PinnedLink> {
+    let path = c_path(path)?;
+    // SAFETY: the path ends in zero and outlives the call.
+    let fd = check(unsafe { sys::bpf_obj_get(path.as_ptr()) })?;
+    // SAFETY: a new descriptor, which nobody else owns.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut info = sys::bpf_link_info::default();
+    let mut info_bytes = size_of::<sys::bpf_link_info>() as u32;
+    // SAFETY: `info` is zeroed, has `info_bytes` bytes and outlives the call.
+    check(unsafe { sys::bpf_link_get_info_by_fd(fd.as_raw_fd(), &mut info, &mut info_bytes) })?;
+    if info.type_ != sys::BPF_LINK_TYPE_TCX {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    // SAFETY: of a TCX link the kernel has filled in this member; it consists of integers.
+    let ifindex = unsafe { info.__bindgen_anon_1.tcx.ifindex };
+    Ok(PinnedLink { fd, id: info.id, program_id: info.prog_id, ifindex })
+}
+
+impl PinnedLink {
+    /// Has it run another program from the next packet on.
+    pub(super) fn update(&self, program: BorrowedFd<'_>) -> io::Result<()> {
+        // SAFETY: the call takes no pointer but that of options, of which there are none.
+        match check(unsafe {
+            sys::bpf_link_update(self.fd.as_raw_fd(), program.as_raw_fd(), std::ptr::null())
+        }) {
+            // The interface has gone since: nothing runs there.
+            Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(()),
+            result => result.map(|_| ()),
+        }
+    }
+
+    /// Takes it off its hook; fine when the interface has gone.
+    pub(super) fn detach(&self) -> io::Result<()> {
+        // SAFETY: the call takes no pointer.
+        match check(unsafe { sys::bpf_link_detach(self.fd.as_raw_fd()) }) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(()),
+            result => result.map(|_| ()),
+        }
+    }
+}
 
 impl Drop for Link {
     fn drop(&mut self) {

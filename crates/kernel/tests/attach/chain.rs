@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use libbpf_rs::libbpf_sys as sys;
 use weir_core::event::Hook;
+use weir_kernel::PinDirectory;
 use weir_kernel::ProgramName;
 use weir_kernel::attach::{AttachError, Attacher, Method, probe, rehearse, survey};
 use weir_testkit::require_root;
@@ -75,7 +76,7 @@ fn root_a_rehearsal_finds_out_without_touching_the_host() {
         }
         let tcx = rehearse(Method::Tcx, |name| weir.program(name).fd());
         assert_eq!(tcx.is_ok(), probe().unwrap() == Method::Tcx, "{tcx:?}");
-        assert_eq!(survey(index("lo")).unwrap(), []);
+        assert_eq!(survey(index("lo"), &PinDirectory::default()).unwrap(), []);
     });
 }
 
@@ -129,7 +130,7 @@ fn root_tcx_goes_before_what_is_there() {
         assert!(ingress > 0 && egress > 0);
         assert_eq!(other.runs(), ingress + egress);
         drop(attachment);
-        assert_eq!(survey(index("v0")).unwrap().len(), 2);
+        assert_eq!(survey(index("v0"), &PinDirectory::default()).unwrap().len(), 2);
     });
 }
 
@@ -173,7 +174,7 @@ fn root_an_interface_may_go_at_any_time() {
             drop(attachment);
             let error = attacher.attach(ifindex, true).unwrap_err();
             assert!(error.is_gone(), "{method}: {error}");
-            assert_eq!(survey(ifindex).unwrap(), []);
+            assert_eq!(survey(ifindex, &PinDirectory::default()).unwrap(), []);
         });
     }
 }

@@ -1,6 +1,7 @@
 //! Whose qdisc and whose filters.
 
 use weir_core::event::Hook;
+use weir_kernel::PinDirectory;
 use weir_kernel::attach::{AttachError, CLSACT_PRIORITY, Method, Owner, remove_ours, survey, survey_all};
 use weir_testkit::require_root;
 
@@ -75,14 +76,14 @@ fn root_only_what_is_weirs_is_removed() {
         other_filter(&same_name, Hook::Ingress, 1, 9);
         // The handle of a weir that does not run, which owned the qdisc.
         other_filter(&same_priority, Hook::Ingress, u32::from(CLSACT_PRIORITY), 0x7ff);
-        let found = survey(index("v0")).unwrap();
+        let found = survey(index("v0"), &PinDirectory::default()).unwrap();
         assert!(
             found.iter().all(|program| program.owner == Owner::Other && program.method == Method::Clsact),
             "{found:?}"
         );
-        let removal = remove_ours(true).unwrap();
+        let removal = remove_ours(true, &PinDirectory::default()).unwrap();
         assert!(removal.removed.is_empty() && removal.left.is_empty(), "{removal:?}");
-        assert_eq!(survey_all().unwrap(), found);
+        assert_eq!(survey_all(&PinDirectory::default()).unwrap(), found);
     });
     assert!(wire.has_clsact());
 }

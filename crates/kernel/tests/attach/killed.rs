@@ -4,6 +4,7 @@ use std::env;
 use std::thread;
 use std::time::Duration;
 
+use weir_kernel::PinDirectory;
 use weir_kernel::attach::{Method, Owner, remove_ours, survey};
 use weir_testkit::{Daemon, Stream, require_root};
 
@@ -56,7 +57,7 @@ fn root_the_next_start_cleans_up_after_a_killed_one() {
     let wire = Wire::new();
     let mut process = attached_process(&wire, Method::Clsact);
     process.stop(libc::SIGKILL, LIMIT);
-    let left = wire.host.enter(|| survey(index("v0")).unwrap());
+    let left = wire.host.enter(|| survey(index("v0"), &PinDirectory::default()).unwrap());
     assert_eq!(left.len(), 2);
     assert!(left.iter().all(|program| program.owner == Owner::EndedWeir), "{left:?}");
     assert!(wire.has_clsact());
@@ -87,7 +88,7 @@ fn root_a_living_weir_keeps_its_own() {
     assert_eq!(wire.attached().len(), 2);
 
     living.stop(libc::SIGKILL, LIMIT);
-    let removal = wire.host.enter(|| remove_ours(false).unwrap());
+    let removal = wire.host.enter(|| remove_ours(false, &PinDirectory::default()).unwrap());
     assert_eq!(removal.removed.len(), 2);
     assert_eq!(removal.qdiscs, ["v0"]);
     assert_eq!(wire.attached(), []);
@@ -114,13 +115,13 @@ fn root_removing_spares_the_living_unless_forced() {
     for method in methods() {
         let wire = Wire::new();
         let mut process = attached_process(&wire, method);
-        let removal = wire.host.enter(|| remove_ours(false).unwrap());
+        let removal = wire.host.enter(|| remove_ours(false, &PinDirectory::default()).unwrap());
         assert!(removal.removed.is_empty(), "{method}: {removal:?}");
         assert_eq!(removal.left.len(), 2, "{method}: {removal:?}");
         assert!(removal.left.iter().all(|program| program.owner == Owner::Weir && program.method == method));
         assert_eq!(wire.attached().len(), 2, "{method}");
 
-        let removal = wire.host.enter(|| remove_ours(true).unwrap());
+        let removal = wire.host.enter(|| remove_ours(true, &PinDirectory::default()).unwrap());
         assert_eq!(removal.removed.len(), 2, "{method}: {removal:?}");
         assert_eq!(wire.attached(), [], "{method}");
         assert!(!wire.has_clsact(), "{method}");

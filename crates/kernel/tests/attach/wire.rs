@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use libbpf_rs::{TC_EGRESS, TC_INGRESS, TcHookBuilder};
 use weir_core::event::Hook;
+use weir_kernel::PinDirectory;
 use weir_kernel::attach::survey;
 use weir_testkit::Namespace;
 use weir_testkit::traffic::ping;
@@ -47,7 +48,7 @@ impl Wire {
     /// Names of what is attached at `v0`, with its hook, in the order in which it runs.
     pub(crate) fn attached(&self) -> Vec<(Hook, String)> {
         self.host.enter(|| {
-            let found = survey(index("v0")).unwrap();
+            let found = survey(index("v0"), &PinDirectory::default()).unwrap();
             found.into_iter().map(|program| (program.hook, program.name)).collect()
         })
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use weir_kernel::attach::{self, AttachError, AttachedProgram, CLSACT_PRIORITY, Method, Owner};
-use weir_kernel::{Datapath, LoadError, Options};
+use weir_kernel::{Datapath, LoadError, Options, PinDirectory};
 
 use super::capabilities::{BPF, Capabilities, Capability, NET_ADMIN, PERFMON, SYS_ADMIN, SYS_PTRACE};
 use super::{Check, Status};
@@ -77,8 +77,26 @@ fn bpffs(mounts: &str) -> Check {
     });
     match mount {
         Some(place) => Check::ok("bpffs", format!("mounted at {place}")),
-        None => Check::ok("bpffs", "not mounted; weir observe does without"),
+        None => Check::ok(
+            "bpffs",
+            "not mounted; weir observe does without, redirects need it: mount -t bpf bpf /sys/fs/bpf",
+        ),
     }
+}
+
+/// What outlives its weir.
+pub(super) fn state(pins: &PinDirectory) -> Check {
+    let place = pins.path().display().to_string();
+    Check::ok(
+        "state",
+        match (pins.exists(), pins.is_owned()) {
+            (false, _) => "none: no redirect is in force".to_owned(),
+            (true, true) => format!("pinned in {place}; a weir is running that keeps it"),
+            (true, false) => {
+                format!("pinned in {place}; no weir is running: rules hold, and do not follow containers")
+            }
+        },
+    )
 }
 
 /// What is tried out: loading and attaching. Also tells how weir would attach, if it could.

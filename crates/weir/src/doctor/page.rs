@@ -77,6 +77,7 @@ fn write_attached(page: &mut String, attached: &[Attached]) -> std::fmt::Result 
         };
         let whose = match program.owner {
             "weir" => " (weir's)",
+            "pinned" => " (weir's, pinned)",
             "ended_weir" => " (of a weir that was killed)",
             _ => "",
         };

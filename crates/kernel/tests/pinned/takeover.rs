@@ -1,0 +1,195 @@
+//! Who comes after an owner that was killed.
+
+use std::time::Duration;
+
+use weir_core::flow::Counters;
+use weir_kernel::attach::{Owner, remove_ours, remove_pinned, survey_all};
+use weir_testkit::tc::{self, CountingProgram, Hook};
+use weir_testkit::{require_root, wait_until};
+
+use crate::host::{Host, LIMIT, methods};
+
+/// Packets of a ping from web to db and back, at the hook that counts each direction.
+fn counted(owner: &crate::host::Owner) -> [u64; 2] {
+    owner.pings().directions.each_ref().map(|direction| {
+        let Counters { packets, .. } = direction.points[0].counters;
+        packets
+    })
+}
+
+#[test]
+fn root_programs_go_on_without_a_process() {
+    require_root!();
+    for method in methods() {
+        let host = Host::new();
+        host.leave(method);
+        let left = host.programs();
+        assert_eq!(left.len(), 4, "{method}");
+        assert!(!host.pins().is_owned());
+        host.ping(3);
+
+        // The next owner finds what was counted, and counts on with programs of its own.
+        let owner = host.own(method);
+        assert!(host.pins().is_owned());
+        assert_eq!(counted(&owner), [3, 3], "{method}");
+        let now = host.programs();
+        assert_eq!(now.len(), 4, "{method}: replaced, not added");
+        assert!(now.iter().all(|program| !left.contains(program)), "{method}: {left:?} {now:?}");
+        drop(owner);
+        assert_eq!(host.programs(), now, "{method}: an owner that ends leaves them");
+
+        let removal = host.topology.host().enter(|| remove_pinned(&host.pins(), false).unwrap());
+        assert_eq!(removal.removed.len(), 4, "{method}");
+        assert!(removal.state_removed && !removal.state_left);
+        assert_eq!(host.programs(), [], "{method}");
+        assert_eq!(host.files(), Vec::<std::path::PathBuf>::new(), "{method}");
+        assert!(!tc::has_clsact(host.topology.host(), "veth-web"), "{method}");
+    }
+}
+
+/// One ping after another while the state changes hands: each packet is counted, and in one flow.
+#[test]
+fn root_no_packet_is_missed_while_the_state_changes_hands() {
+    require_root!();
+    for method in methods() {
+        let host = Host::new();
+        host.leave(method);
+        let web = host.topology.container("web").namespace();
+        let address = host.topology.container("db").ipv4().to_string();
+        let mut pinging = web
+            .command("ping")
+            .args(["-n", "-q", "-i", "0.002", "-c", "1500", "-W", "5", &address])
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut takeovers = 0;
+        while pinging.try_wait().unwrap().is_none() {
+            drop(host.own(method));
+            takeovers += 1;
+        }
+        assert!(pinging.wait().unwrap().success());
+        assert!(takeovers > 1, "{method}: {takeovers}");
+        assert_eq!(counted(&host.own(method)), [1500, 1500], "{method}");
+    }
+}
+
+#[test]
+fn root_there_is_one_owner_at_a_time() {
+    require_root!();
+    let host = Host::new();
+    let method = methods()[0];
+    let mut process = host.owning_process(method);
+    let refused = weir_kernel::Datapath::pinned(&crate::host::OPTIONS, &host.pins()).err().unwrap();
+    assert!(matches!(refused, weir_kernel::PinError::InUse { .. }), "{refused}");
+
+    // Nor does `weir down` touch what is in use, unless it must.
+    let removal = host.topology.host().enter(|| remove_pinned(&host.pins(), false).unwrap());
+    assert!(removal.state_left && !removal.state_removed && removal.removed.is_empty());
+    assert_eq!(host.programs().len(), 4);
+    let removal = host.topology.host().enter(|| remove_pinned(&host.pins(), true).unwrap());
+    assert!(removal.state_removed);
+    assert_eq!(host.programs(), []);
+    assert!(process.is_running());
+    process.stop(libc::SIGKILL, LIMIT);
+    drop(host.own(method));
+}
+
+/// Many at once where there was nothing: one makes it, the others take it over, one after the other.
+#[test]
+fn root_it_is_made_once() {
+    require_root!();
+    let host = Host::new();
+    let method = methods()[0];
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let deadline = std::time::Instant::now() + LIMIT;
+                loop {
+                    match weir_kernel::Datapath::pinned(&crate::host::OPTIONS, &host.pins()) {
+                        Ok(datapath) => return drop(datapath),
+                        Err(weir_kernel::PinError::InUse { .. }) if std::time::Instant::now() < deadline => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            });
+        }
+    });
+    let maps = host.files().len();
+    drop(host.own(method));
+    assert_eq!(host.files().iter().filter(|path| path.parent().unwrap().ends_with("maps")).count(), maps);
+}
+
+#[test]
+fn root_programs_of_others_stay() {
+    require_root!();
+    for method in methods() {
+        let host = Host::new();
+        let namespace = host.topology.host();
+        let other = CountingProgram::load();
+        namespace.run("tc", &["qdisc", "add", "dev", "veth-web", "clsact"]);
+        other.attach_filter(namespace, "veth-web", Hook::Ingress, 9);
+        let before = host.programs();
+        host.leave(method);
+        drop(host.own(method));
+        assert_eq!(host.programs().len(), 5, "{method}");
+        let others = namespace.enter(|| survey_all(&host.pins()).unwrap());
+        assert_eq!(others.iter().filter(|program| program.owner == Owner::Pinned).count(), 4, "{method}");
+        assert_eq!(others.iter().filter(|program| program.owner == Owner::Other).count(), 1, "{method}");
+        let seen = other.packets();
+        host.ping(2);
+        assert!(other.packets() >= seen + 2);
+        // Which is what `weir down` does not call left over either.
+        let removal = namespace.enter(|| remove_ours(true, &host.pins()).unwrap());
+        assert!(removal.removed.is_empty() && removal.left.is_empty(), "{method}: {removal:?}");
+        namespace.enter(|| remove_pinned(&host.pins(), false).unwrap());
+        assert_eq!(host.programs(), before, "{method}");
+        assert!(tc::has_clsact(namespace, "veth-web"), "{method}: it was not weir's");
+    }
+}
+
+#[test]
+fn root_pins_of_interfaces_that_are_gone_are_removed() {
+    require_root!();
+    let mut host = Host::new();
+    let method = methods()[0];
+    let owner = host.own(method);
+    let all = host.files().len();
+    host.topology.add_container("late");
+    let attachment = owner.attach(&host, "veth-late");
+    let with_late = host.files().len();
+    host.topology.remove_container("late");
+    // The owner hears of it by netlink, and drops what it held there.
+    drop(attachment);
+    wait_until(LIMIT, "the pins are gone", || host.files().len() == all);
+    assert!(with_late >= all);
+
+    // With nobody to hear of it, the next owner finds out.
+    drop(owner);
+    host.topology.remove_container("db");
+    host.topology.add_container("db");
+    let owner = host.own(method);
+    assert_eq!(host.files().len(), all);
+    assert_eq!(host.programs().len(), 4);
+    drop(owner);
+}
+
+/// What was told before a takeover is not told again.
+#[test]
+fn root_events_of_the_past_are_not_told() {
+    require_root!();
+    let host = Host::new();
+    let method = methods()[0];
+    host.leave(method);
+    host.ping(1);
+    let mut owner = host.own(method);
+    let (sender, events) = std::sync::mpsc::channel();
+    owner.datapath.start_reader(move |batch| drop(sender.send(batch))).unwrap();
+    weir_testkit::traffic::ping(
+        host.topology.container("db").namespace(),
+        host.topology.container("web").ipv4(),
+        1,
+        56,
+    );
+    let batch = events.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert_eq!(batch.len(), 1, "{batch:?}");
+}
