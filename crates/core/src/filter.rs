@@ -23,6 +23,7 @@ use crate::record::{AttributeValue, Record, RequestRecord, State};
 pub use error::FilterError;
 pub use pattern::NamePattern;
 pub use selector::Selector;
+pub(crate) use selector::parse_addresses;
 pub use status::StatusPattern;
 
 /// One flag of the command line with its value.
@@ -120,7 +121,7 @@ impl Criterion {
     /// # Errors
     /// If it is neither.
     pub fn parse_ip(text: &str) -> Result<Self, FilterError> {
-        selector::parse_addresses(text).map(Self::Ip)
+        parse_addresses(text).map(Self::Ip)
     }
 
     /// `--port`: a number, or a range `8000-8080`.

@@ -109,7 +109,7 @@ fn looks_like_addresses(text: &str) -> bool {
 }
 
 /// An address or a CIDR range; IPv4 in IPv6's clothes becomes IPv4.
-pub(super) fn parse_addresses(text: &str) -> Result<IpNet, FilterError> {
+pub(crate) fn parse_addresses(text: &str) -> Result<IpNet, FilterError> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address.to_canonical()));
     }

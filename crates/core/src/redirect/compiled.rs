@@ -29,7 +29,7 @@ impl RuleId {
     #[must_use]
     pub fn new(number: u32, variant: u32) -> Option<Self> {
         let valid = (1..=Self::NUMBER_MAX).contains(&number) && variant < Self::VARIANTS;
-        valid.then_some(Self(number * Self::VARIANTS + variant))
+        valid.then(|| Self(number * Self::VARIANTS + variant))
     }
 
     /// The number under which the user's words are kept.
