@@ -27,7 +27,8 @@
 //!   byte more arrived (keep in the parser how far was scanned).
 //! - **Secrets end here.** What must not leave (passwords, tokens, cookies,
 //!   literals) is never put into an [`Exchange`]: there is no later station
-//!   that could take it out.
+//!   that could take it out. What [`Start::reveal`] allows is the exception, and
+//!   [`Exchange::revealed`] tells of it.
 //! - **Never guess a pair.** Ask [`Fifo`] or [`Keyed`]; report what cannot be
 //!   paired as an exchange without its other half.
 //! - **Skip what nobody needs.** [`Step::Skip`] costs nothing, however long the
@@ -55,6 +56,7 @@ pub use engine::{Engine, Found, Limits, Tally};
 pub use exchange::{Exchange, Part};
 pub use pairs::{Fifo, Keyed};
 
+use crate::reveal::Reveal;
 pub use crate::stream::{End, Gap};
 
 /// Every protocol, in the order in which they are asked about a connection.
@@ -118,6 +120,8 @@ pub struct Start {
     pub transport: Transport,
     /// Its beginning was not seen: what came before is unknown.
     pub late: bool,
+    /// What may be shown although it is left out by default.
+    pub reveal: Reveal,
 }
 
 /// The first bytes of both directions, either of which may be empty (yet).

@@ -15,6 +15,7 @@
 //! - [`dns`]: what DNS messages say;
 //! - [`sql`]: SQL without its literals;
 //! - [`redirect`]: where connections go instead;
+//! - [`reveal`]: what may be shown although it is somebody's data;
 //! - [`filter`]: which records the user wants;
 //! - [`stats`]: requests summed up;
 //! - [`text`]: units and names as people read them.
@@ -31,6 +32,7 @@ pub mod l7;
 pub mod loss;
 pub mod record;
 pub mod redirect;
+pub mod reveal;
 pub mod scene;
 pub mod sql;
 pub mod stats;

@@ -14,6 +14,7 @@ use crate::record::{
     FlowRecord, InterfaceCounters, Matched, PacketDirection, PacketRecord, RequestRecord, Verdict,
     tcp_flag_letters,
 };
+use crate::reveal::Class;
 
 /// From the kernel's clock to the calendar.
 #[derive(Debug, Clone, Copy)]
@@ -157,6 +158,7 @@ impl Scene {
                 .into_iter()
                 .map(|(attribute, value)| (attribute.name(), value))
                 .collect(),
+            revealed: exchange.revealed.classes().map(Class::name).collect(),
         }
     }
 

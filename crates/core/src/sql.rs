@@ -9,6 +9,7 @@ mod lexer;
 #[cfg(test)]
 mod tests;
 
+use crate::reveal::{self, Class, Reveal, names_password};
 use lexer::Lexer;
 
 /// Whose SQL it is.
@@ -46,13 +47,42 @@ pub struct Redacted {
     pub operation: String,
     /// How many statements there are.
     pub statements: u32,
+    /// Literals stand in the text as they were sent.
+    pub revealed: bool,
+    /// It sets a password, or names something like one: values that belong to
+    /// it, in parameters or in errors about it, are never to be shown.
+    pub is_secret: bool,
 }
 
 /// Takes the literals out of SQL, and what follows the keyword for the password
 /// in statements that set one.
 #[must_use]
 pub fn redact(sql: &[u8], dialect: Dialect) -> Redacted {
-    Lexer::new(sql, dialect).run()
+    let mut redacted = Lexer::new(sql, dialect).run();
+    redacted.is_secret |= names_password(&redacted.text);
+    redacted
+}
+
+/// The same, except for what may be shown. Of statements that set or name a
+/// password no literal ever is.
+#[must_use]
+pub fn redact_but(sql: &[u8], dialect: Dialect, reveal: Reveal) -> Redacted {
+    let redacted = redact(sql, dialect);
+    if !reveal.has(Class::SqlLiterals) || redacted.is_secret {
+        return redacted;
+    }
+    Lexer::new(sql, dialect).showing_literals().run()
+}
+
+/// A database's error message, without what it cites if that may not be shown;
+/// and whether it is shown.
+#[must_use]
+pub fn error_text(message: &str, may_show: bool) -> (String, bool) {
+    let masked = mask_quoted(message);
+    match reveal::shown(message).filter(|shown| may_show && *shown != masked) {
+        Some(shown) => (shown, true),
+        None => (masked, false),
+    }
 }
 
 /// Quotation marks that databases put around what they cite, in their languages.

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 
 use crate::endpoint::{Endpoint, Identity};
 use crate::record::{AttributeValue, Matched, RequestRecord, StatsRecord};
+use crate::sql::{self, Dialect};
 
 pub use histogram::Histogram;
 pub use template::{statement, template};
@@ -71,8 +72,16 @@ impl By {
                 let path = path()?;
                 Some(format!("{} {}", request.operation, template(path)))
             }
-            Self::Statement if is_sql() => query().map(statement),
-            Self::Statement => query().map(template),
+            Self::Statement if is_sql() => query().map(|query| match request.revealed.is_empty() {
+                true => statement(query),
+                false => statement(&sql::redact(query.as_bytes(), dialect(text("db.system.name"))).text),
+            }),
+            Self::Statement if request.revealed.is_empty() => query().map(template),
+            // Values would make each one different.
+            Self::Statement => query().map(|_| match &request.target {
+                Some(target) => format!("{} {}", request.operation, template(target)),
+                None => request.operation.clone(),
+            }),
             Self::Key if is_sql() || path().is_some() => None,
             Self::Key => request.target.as_deref().map(template),
         }?;
@@ -215,6 +224,13 @@ impl Series {
             request_bytes: self.request_bytes,
             response_bytes: self.response_bytes,
         }
+    }
+}
+
+fn dialect(system: Option<&str>) -> Dialect {
+    match system {
+        Some("postgresql") => Dialect::POSTGRESQL,
+        _ => Dialect::MYSQL,
     }
 }
 

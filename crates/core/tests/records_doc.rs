@@ -18,6 +18,7 @@ use weir_core::record::{
     AttributeValue, Capture, FlowEvent, FlowRecord, InterfaceCounters, Matched, PacketDirection,
     PacketRecord, Record, RequestRecord, State, StatsRecord, SummaryRecord, Verdict,
 };
+use weir_core::reveal::Class;
 use weir_core::stats::By;
 
 const PAGE: &str = include_str!("../../../docs/records.md");
@@ -151,6 +152,7 @@ fn request() -> RequestRecord {
         total_us: Some(820),
         matched: Matched::Yes,
         capture: Capture::Complete,
+        revealed: vec!["sql-literals"],
         attributes: [("dns.question.name", AttributeValue::from("example.com"))].into(),
     }
 }
@@ -216,6 +218,7 @@ fn every_name_is_documented() {
         PacketDirection::Egress,
     ];
     assert_eq!(texts(&directions), documented("### directions"));
+    assert_eq!(names(Class::ALL.map(Class::name)), documented("### revealed"));
     assert_eq!(names(By::ALL.map(By::name)), documented("### by"));
     assert_eq!(texts(&Matched::ALL), documented("### matched"));
     assert_eq!(texts(&Capture::ALL), documented("### capture"));

@@ -2,6 +2,7 @@
 
 mod filters;
 mod output;
+mod reveal;
 mod state;
 mod stats;
 
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use filters::{AuditFilterArgs, FilterArgs, expand_not};
 pub use output::{ColorChoice, OutputArgs};
+pub use reveal::RevealArgs;
 pub use state::StateArgs;
 pub use stats::StatsArgs;
 
@@ -156,6 +158,10 @@ pub struct ReadArgs {
     /// By what to sum up.
     #[command(flatten)]
     pub sums: StatsArgs,
+
+    /// What records may show.
+    #[command(flatten)]
+    pub reveal: RevealArgs,
 
     /// How to print them.
     #[command(flatten)]

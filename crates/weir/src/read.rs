@@ -42,8 +42,8 @@ pub fn run(arguments: &ReadArgs) -> Result<ExitCode, Error> {
         return Err(Error::Usage("--by is about sums: it needs --stats".to_owned()));
     }
     let outlet = arguments.output.outlet(filter);
-    let mut pipeline =
-        Pipeline::new(if arguments.stats { outlet.summing_up(arguments.sums.stats()) } else { outlet });
+    let outlet = if arguments.stats { outlet.summing_up(arguments.sums.stats()) } else { outlet };
+    let mut pipeline = Pipeline::new(outlet, arguments.reveal.set());
 
     let mut result = Ok(());
     'files: for path in &arguments.files {

@@ -246,6 +246,7 @@ fn request(operation: &str, target: &str, status: &str, latency_us: u64) -> Reco
         total_us: Some(latency_us),
         matched: Matched::Yes,
         capture: Capture::Complete,
+        revealed: Vec::new(),
         attributes: attributes.iter().map(|(name, text)| (*name, AttributeValue::from(*text))).collect(),
     }))
 }

@@ -35,6 +35,8 @@ attributes! {
     DbOperationBatchSize = "db.operation.batch.size",
     /// The statement's first keyword, or the command.
     DbOperationName = "db.operation.name",
+    /// Values that were bound to the statement's parameters.
+    DbParameters = "weir.db.parameters",
     /// What was asked of the database, redacted.
     DbQueryText = "db.query.text",
     /// How many rows came back.

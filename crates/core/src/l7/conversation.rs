@@ -4,6 +4,7 @@ use super::detect::{Facts, Listener, Verdict};
 use super::lane::{Lane, Outcome, Place};
 use super::{Context, Direction, End, Exchange, Gap, Parser, Protocol, Start, Tally, Transport, Why};
 use crate::flow::Side;
+use crate::reveal::Reveal;
 
 /// A conversation's exchange, with the protocol's name and who asked.
 pub(super) type Emit<'a> = dyn FnMut(&'static str, Side, Exchange) + 'a;
@@ -15,6 +16,7 @@ pub(super) struct Conversation {
     facts: Facts,
     stage: Stage,
     switches: u32,
+    reveal: Reveal,
 }
 
 enum Stage {
@@ -39,7 +41,13 @@ impl Conversation {
             facts: Facts { transport, ports, client, late },
             stage: Stage::Listening(Listener::default()),
             switches: 0,
+            reveal: Reveal::NOTHING,
         }
+    }
+
+    /// The same, in which this may be shown.
+    pub(super) fn revealing(self, reveal: Reveal) -> Self {
+        Self { reveal, ..self }
     }
 
     /// Whether nothing that comes changes anything any more.
@@ -159,7 +167,7 @@ impl Conversation {
         self.stage = Stage::Talking(Box::new(Talk {
             protocol,
             client,
-            parser: (protocol.parser)(Start { transport, late }),
+            parser: (protocol.parser)(Start { transport, late, reveal: self.reveal }),
             lanes: [Lane::new(late), Lane::new(late)],
         }));
     }

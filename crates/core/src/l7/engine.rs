@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::conversation::Conversation;
 use super::{Exchange, Transport, Why};
 use crate::flow::{FlowKey, Side};
+use crate::reveal::Reveal;
 use crate::stream::{Connection, End, Gap, Piece, Segment};
 
 /// A datagram's conversation is over when nothing came for this long.
@@ -92,6 +93,7 @@ impl Tally {
 #[derive(Default)]
 pub struct Engine {
     limits: Limits,
+    reveal: Reveal,
     entries: HashMap<FlowKey, Entry>,
     /// By the turn in which something came last: longest silent first. Streams
     /// and datagrams apart, because silence means different things in them.
@@ -117,6 +119,12 @@ impl Engine {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self { limits, ..Self::default() }
+    }
+
+    /// The same, in whose exchanges this may be shown.
+    #[must_use]
+    pub fn revealing(self, reveal: Reveal) -> Self {
+        Self { reveal, ..self }
     }
 
     /// Sums so far.
@@ -155,8 +163,9 @@ impl Engine {
         let first_ns = *first_ns;
         let opened_by = if segment.syn && segment.ack.is_none() { Some(from) } else { None };
         let client = stream.client().or(opened_by).or((segment.syn).then(|| from.other()));
+        let reveal = self.reveal;
         let mut listener =
-            Hearing { key, first_ns, time_ns, client, conversation, tally: &mut self.tally, emit };
+            Hearing { key, first_ns, time_ns, client, reveal, conversation, tally: &mut self.tally, emit };
         stream.segment(from, segment, &mut |side, piece| listener.piece(side, piece));
         if entry.stream.is_over() {
             self.close(key, entry, emit);
@@ -183,7 +192,7 @@ impl Engine {
         }
         let conversation = entry.conversation.get_or_insert_with(|| {
             self.tally.conversations += 1;
-            Conversation::new(Transport::Udp, key.ports, None)
+            Conversation::new(Transport::Udp, key.ports, None).revealing(self.reveal)
         });
         let first_ns = entry.first_ns;
         let mut found = |protocol, client, exchange| {
@@ -266,8 +275,17 @@ impl Engine {
         let Entry { first_ns, last_ns, stream, conversation, .. } = &mut entry;
         let (first_ns, time_ns) = (*first_ns, *last_ns);
         let client = stream.client();
-        let mut hearing =
-            Hearing { key: *key, first_ns, time_ns, client, conversation, tally: &mut self.tally, emit };
+        let reveal = self.reveal;
+        let mut hearing = Hearing {
+            key: *key,
+            first_ns,
+            time_ns,
+            client,
+            reveal,
+            conversation,
+            tally: &mut self.tally,
+            emit,
+        };
         stream.finish(End::Unseen, &mut |side, piece| hearing.piece(side, piece));
         self.close(*key, entry, emit);
     }
@@ -289,6 +307,7 @@ struct Hearing<'a> {
     first_ns: u64,
     time_ns: u64,
     client: Option<Side>,
+    reveal: Reveal,
     conversation: &'a mut Option<Conversation>,
     tally: &'a mut Tally,
     emit: &'a mut dyn FnMut(Found),
@@ -296,7 +315,7 @@ struct Hearing<'a> {
 
 impl Hearing<'_> {
     fn piece(&mut self, from: Side, piece: Piece<'_>) {
-        let Self { key, first_ns, time_ns, client, conversation, tally, emit } = self;
+        let Self { key, first_ns, time_ns, client, reveal, conversation, tally, emit } = self;
         let (key, first_ns, time_ns) = (*key, *first_ns, *time_ns);
         if conversation.is_none() {
             if matches!(piece, Piece::End(_)) {
@@ -304,8 +323,8 @@ impl Hearing<'_> {
             }
             tally.conversations += 1;
         }
-        let conversation =
-            conversation.get_or_insert_with(|| Conversation::new(Transport::Tcp, key.ports, *client));
+        let conversation = conversation
+            .get_or_insert_with(|| Conversation::new(Transport::Tcp, key.ports, *client).revealing(*reveal));
         if conversation.is_passing() {
             return;
         }

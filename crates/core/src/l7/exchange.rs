@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Attribute, Times};
 use crate::record::{AttributeValue, Capture};
+use crate::reveal::Reveal;
 use crate::stream::Gap;
 
 /// A message's place in time, and its size on the wire.
@@ -53,6 +54,8 @@ pub struct Exchange {
     pub capture: Capture,
     /// More, by OpenTelemetry's names.
     pub attributes: BTreeMap<Attribute, AttributeValue>,
+    /// What is in it that is left out by default.
+    pub revealed: Reveal,
 }
 
 impl Exchange {

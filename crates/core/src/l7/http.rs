@@ -15,6 +15,7 @@ use super::{
     Skipped, Start, Step, Times, Transport, websocket,
 };
 use crate::record::Capture;
+use crate::reveal::Reveal;
 use head::Framing;
 use message::{Answering, asked};
 
@@ -62,6 +63,7 @@ struct Http {
     wants_switch: bool,
     /// It said more, before it knew whether it may.
     client_waits: bool,
+    reveal: Reveal,
 }
 
 #[derive(Default)]
@@ -109,6 +111,7 @@ impl Http {
             interim_bytes: 0,
             wants_switch: false,
             client_waits: false,
+            reveal: start.reveal,
         }
     }
 
@@ -193,7 +196,7 @@ impl Http {
     /// A request begins: how its body is framed, and whether it waits for the
     /// server's consent. `None` if this is no head.
     fn ask(&mut self, bytes: &[u8], times: Times) -> Option<(Framing, bool)> {
-        let (line, head) = head::request(bytes)?;
+        let (line, head) = head::request(bytes, self.reveal)?;
         let mut exchange = asked(&line, &head);
         exchange.request = Some(Part::new(times, bytes.len() as u64));
         self.asking = match self.fifo.ask(exchange) {

@@ -24,6 +24,7 @@ use super::{
     Context, Direction, End, Exchange, Gap, Guess, Heads, Parser, Part, Protocol, Resync, Skipped, Start,
     Step, Times, Transport, Why,
 };
+use crate::reveal::Reveal;
 use session::Session;
 use wire::{Message, Opening};
 
@@ -62,6 +63,7 @@ struct PostgreSql {
     negotiated: bool,
     /// The message whose end is being skipped, by [`Direction::index`].
     skipping: [Option<Skipping>; 2],
+    reveal: Reveal,
 }
 
 /// A message of which only the beginning is looked at.
@@ -74,11 +76,12 @@ struct Skipping {
 impl PostgreSql {
     fn new(start: Start) -> Self {
         Self {
-            session: Session::new(start.late),
+            session: Session::new(start.late, start.reveal),
             opening: !start.late,
             negotiating: VecDeque::new(),
             negotiated: false,
             skipping: [None, None],
+            reveal: start.reveal,
         }
     }
 
@@ -174,7 +177,7 @@ impl Parser for PostgreSql {
         }
         let Some(header) = wire::header(direction, bytes) else { return Step::Desync };
         let Some((kind, length)) = header else { return Step::NeedMore(wire::HEADER_BYTES) };
-        let seen = length.min(wire::HEADER_BYTES + wire::body_bytes_seen(direction, kind));
+        let seen = length.min(wire::HEADER_BYTES + wire::body_bytes_seen(direction, kind, self.reveal));
         let Some(body) = bytes.get(wire::HEADER_BYTES..seen) else { return Step::NeedMore(seen) };
         if length > bytes.len() {
             let skipping = Skipping { kind, body: body.to_vec(), first_ns: times.first_ns };

@@ -1,5 +1,7 @@
 //! Takes secrets out of texts before they become part of an exchange.
 
+use crate::reveal::{self, Class, Reveal};
+
 /// What stands in a secret's place, as OpenTelemetry recommends.
 const REDACTED: &str = "REDACTED";
 
@@ -9,6 +11,11 @@ const SECRET_NAMES: [&str; 14] = [
     "otp", "cookie",
 ];
 
+/// Whether a parameter of this name holds what no class of [`Reveal`] lets through.
+fn names_password(name: &str) -> bool {
+    reveal::names_password(&unescape(name))
+}
+
 /// Whether a parameter or header of this name is likely to hold a secret.
 /// Percent escapes in it are read first, so that they hide nothing.
 pub(super) fn is_secret_name(name: &str) -> bool {
@@ -16,9 +23,25 @@ pub(super) fn is_secret_name(name: &str) -> bool {
     SECRET_NAMES.iter().any(|part| plain.contains(part))
 }
 
+/// A URL, or the part of it that requests name: redacted, except for what may
+/// be shown; and whether any of that was in it.
+pub(super) fn url_but(url: &str, reveal: Reveal) -> (String, bool) {
+    let redacted = self::url(url);
+    if !reveal.has(Class::QueryStrings) {
+        return (redacted, false);
+    }
+    let shown = url_by(url, names_password);
+    let differs = shown != redacted;
+    (shown, differs)
+}
+
 /// A URL, or the part of it that requests name: without user and password, and
 /// without the values of parameters that are likely to be secrets.
 pub(super) fn url(url: &str) -> String {
+    url_by(url, is_secret_name)
+}
+
+fn url_by(url: &str, hides: fn(&str) -> bool) -> String {
     let (scheme, rest) = match url.find("://") {
         // In a path or a query it separates no scheme.
         Some(at) if !url.get(..at).unwrap_or_default().contains(['/', '?', '#']) => url.split_at(at + 3),
@@ -35,11 +58,11 @@ pub(super) fn url(url: &str) -> String {
     // Parameters stand between these, in paths too (`;jsessionid=...`).
     let mut from = 0;
     for (at, separator) in rest.match_indices(['?', '&', ';', '#']) {
-        push_parameter(&mut redacted, rest.get(from..at).unwrap_or_default());
+        push_parameter(&mut redacted, rest.get(from..at).unwrap_or_default(), hides);
         redacted.push_str(separator);
         from = at + separator.len();
     }
-    push_parameter(&mut redacted, rest.get(from..).unwrap_or_default());
+    push_parameter(&mut redacted, rest.get(from..).unwrap_or_default(), hides);
     redacted
 }
 
@@ -51,9 +74,9 @@ pub(super) fn authority(authority: &str) -> String {
     }
 }
 
-fn push_parameter(redacted: &mut String, parameter: &str) {
+fn push_parameter(redacted: &mut String, parameter: &str, hides: fn(&str) -> bool) {
     match parameter.split_once('=') {
-        Some((name, value)) if !value.is_empty() && is_secret_name(name) => {
+        Some((name, value)) if !value.is_empty() && hides(name) => {
             redacted.push_str(name);
             redacted.push('=');
             redacted.push_str(REDACTED);
@@ -108,6 +131,21 @@ mod tests {
             assert_eq!(url(given), expected, "{given}");
         }
         assert_eq!(authority("bob:hunter2@db:80"), "REDACTED:REDACTED@db:80");
+    }
+
+    #[test]
+    fn what_may_be_shown_is_and_passwords_are_not() {
+        let all: Reveal = Class::ALL.into_iter().collect();
+        for (given, expected, revealed) in [
+            ("/a?key=hunter2&sid=3", "/a?key=hunter2&sid=3", true),
+            ("/a?password=hunter2", "/a?password=REDACTED", false),
+            ("/a?p%61ssword=hunter2&code=x", "/a?p%61ssword=REDACTED&code=x", true),
+            ("/a?client_secret=hunter2", "/a?client_secret=REDACTED", false),
+            ("http://bob:hunter2@example.com/a", "http://REDACTED:REDACTED@example.com/a", false),
+        ] {
+            assert_eq!(url_but(given, all), (expected.to_owned(), revealed), "{given}");
+            assert_eq!(url_but(given, Reveal::NOTHING), (url(given), false), "{given}");
+        }
     }
 
     #[test]

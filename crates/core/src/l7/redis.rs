@@ -32,6 +32,7 @@ use super::{
     Context, Direction, End, Fifo, Gap, Parser, Protocol, Resync, Skipped, Start, Step, Times, Transport, Why,
 };
 use crate::record::Capture;
+use crate::reveal::Reveal;
 
 /// The server takes no longer lines of text, and sends none.
 const LINE_BYTES_MAX: usize = 64 * 1024;
@@ -110,6 +111,7 @@ struct Redis {
     /// `None`: not known.
     subscribed: Option<Subscribed>,
     database: Option<u64>,
+    reveal: Reveal,
 }
 
 impl Redis {
@@ -133,6 +135,7 @@ impl Redis {
             new: false,
             subscribed: known.then(Subscribed::default),
             database: known.then_some(0),
+            reveal: start.reveal,
         }
     }
 

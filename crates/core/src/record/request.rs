@@ -52,6 +52,9 @@ pub struct RequestRecord {
     pub capture: Capture,
     /// More, by OpenTelemetry's names.
     pub attributes: BTreeMap<&'static str, AttributeValue>,
+    /// Which classes of what is left out by default are shown in it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub revealed: Vec<&'static str>,
 }
 
 /// Whether a request and its answer were found together.

@@ -16,6 +16,8 @@ pub(super) struct Lexer<'a> {
     /// Inside of comments whose text MySQL executes.
     executed_comments: u32,
     statement: Statement,
+    /// Literals are shown, where nothing hides them.
+    shows_literals: bool,
 }
 
 /// What is known of the statement that is being read.
@@ -61,7 +63,12 @@ impl<'a> Lexer<'a> {
             space: false,
             executed_comments: 0,
             statement: Statement::default(),
+            shows_literals: false,
         }
+    }
+
+    pub(super) fn showing_literals(self) -> Self {
+        Self { shows_literals: true, ..self }
     }
 
     pub(super) fn run(mut self) -> Redacted {
@@ -167,18 +174,21 @@ impl<'a> Lexer<'a> {
     /// Passes a string whose quotation mark ends `opening` bytes from here, and
     /// those that continue it on further lines.
     fn string(&mut self, opening: usize, quote: u8, backslash_escapes: bool) {
+        let mut start = self.at;
         self.at += opening;
-        self.put(LITERAL);
+        self.put(if self.shows_literals { "" } else { LITERAL });
         loop {
-            self.string_body(quote, backslash_escapes);
+            let is_whole = self.string_body(quote, backslash_escapes);
+            self.show(start, is_whole);
             if self.is_mysql() || !self.is_continued() {
                 return;
             }
+            start = self.at - 1;
         }
     }
 
-    /// Passes what is left of a string.
-    fn string_body(&mut self, quote: u8, backslash_escapes: bool) {
+    /// Passes what is left of a string. Tells whether it has an end.
+    fn string_body(&mut self, quote: u8, backslash_escapes: bool) -> bool {
         let mut before = 0;
         while let Some(byte) = self.peek(0) {
             self.at += 1;
@@ -197,12 +207,38 @@ impl<'a> Lexer<'a> {
                 }
             } else if byte == quote {
                 if self.peek(0) != Some(quote) {
-                    return;
+                    return true;
                 }
                 self.at += 1;
             }
             before = byte;
         }
+        false
+    }
+
+    /// Puts the string that began there, or a part of it, where literals are shown.
+    fn show(&mut self, start: usize, is_whole: bool) {
+        if !self.shows_literals || self.statement.masked != Masked::Nothing {
+            return;
+        }
+        let text = &mut self.redacted.text;
+        if text.ends_with('\'') {
+            text.push(' ');
+        }
+        if is_whole {
+            self.put_literal(start);
+        } else {
+            text.push_str(LITERAL);
+        }
+    }
+
+    /// Puts the literal that began there and ends here.
+    fn put_literal(&mut self, start: usize) {
+        if !self.shows_literals {
+            return self.put(LITERAL);
+        }
+        self.redacted.revealed |= self.statement.masked == Masked::Nothing;
+        self.put_bytes(self.sql.get(start..self.at).unwrap_or_default());
     }
 
     /// Whether the string that ended goes on: standard SQL joins strings with a
@@ -278,8 +314,9 @@ impl<'a> Lexer<'a> {
         while let Some(next) = body.get(place..).and_then(|rest| rest.iter().position(|byte| *byte == b'$')) {
             place += next;
             if body.get(place..).is_some_and(|rest| rest.starts_with(mark)) {
+                let start = self.at - mark.len();
                 self.at += place + mark.len();
-                return self.put(LITERAL);
+                return self.put_literal(start);
             }
             place += 1;
         }
@@ -288,6 +325,7 @@ impl<'a> Lexer<'a> {
     }
 
     fn number(&mut self) {
+        let start = self.at;
         let hexadecimal = matches!(self.rest(), [b'0', b'x' | b'X', ..]);
         let mut before = 0;
         while let Some(byte) = self.peek(0) {
@@ -298,7 +336,7 @@ impl<'a> Lexer<'a> {
             before = byte;
             self.at += 1;
         }
-        self.put(LITERAL);
+        self.put_literal(start);
     }
 
     fn name(&mut self) {
@@ -334,6 +372,7 @@ impl<'a> Lexer<'a> {
         if statement.masked == Masked::Nothing && statement.hides_after(word) {
             self.space = true;
             self.put(LITERAL);
+            self.redacted.is_secret = true;
             self.statement.masked = Masked::Statement;
         }
     }

@@ -172,3 +172,66 @@ proptest! {
         prop_assert_eq!(mysql(&escaped), "SELECT ?, a");
     }
 }
+
+#[test]
+fn literals_are_shown_where_they_may_be_and_no_password_is() {
+    let reveal: Reveal = [Class::SqlLiterals].into_iter().collect();
+    for (sql, dialect, text, revealed) in [
+        (
+            "SELECT  a -- x\nFROM b WHERE c = 'it''s' AND d IN (1, 0x1F, -2.5e3)",
+            Dialect::POSTGRESQL,
+            "SELECT a FROM b WHERE c = 'it''s' AND d IN (1, 0x1F, -2.5e3)",
+            true,
+        ),
+        ("SELECT \"a\", 'b\\'c', \"d", Dialect::MYSQL, "SELECT \"a\", 'b\\'c', ?", true),
+        (
+            "SELECT 'a'\n  'b', E'c\\'d', $t$e$t$, $1",
+            Dialect::POSTGRESQL,
+            "SELECT 'a' 'b', E'c\\'d', $t$e$t$, $1",
+            true,
+        ),
+        ("SELECT 'a\nb'", Dialect::POSTGRESQL, "SELECT 'a b'", true),
+        ("SELECT 'cut of", Dialect::POSTGRESQL, "SELECT ?", false),
+        ("SELECT a FROM b", Dialect::POSTGRESQL, "SELECT a FROM b", false),
+        ("ALTER ROLE bob PASSWORD 'x'", Dialect::POSTGRESQL, "ALTER ROLE bob PASSWORD ?", false),
+        (
+            "SELECT 1; CREATE USER a IDENTIFIED BY 'x'",
+            Dialect::MYSQL,
+            "SELECT ?; CREATE USER a IDENTIFIED ?",
+            false,
+        ),
+        (
+            "INSERT INTO u (name, pass_word) VALUES ('a', 'x')",
+            Dialect::MYSQL,
+            "INSERT INTO u (name, pass_word) VALUES (?, ?)",
+            false,
+        ),
+        ("SELECT crypt('x', gen_salt('bf'))", Dialect::POSTGRESQL, "SELECT crypt(?, gen_salt(?))", false),
+    ] {
+        let shown = redact_but(sql.as_bytes(), dialect, reveal);
+        assert_eq!((shown.text.as_str(), shown.revealed), (text, revealed), "{sql}");
+        assert_eq!(redact_but(sql.as_bytes(), dialect, Reveal::NOTHING), redact(sql.as_bytes(), dialect));
+    }
+}
+
+#[test]
+fn errors_are_shown_where_they_may_be() {
+    let error = "duplicate key \"users_pkey\": 'bob'";
+    assert_eq!(error_text(error, true), (error.to_owned(), true));
+    assert_eq!(error_text(error, false), (mask_quoted(error), false));
+    assert_eq!(error_text("no such table", true), ("no such table".to_owned(), false));
+    let named = "bad password 'x'";
+    assert_eq!(error_text(named, true), (mask_quoted(named), false));
+}
+
+proptest! {
+    /// What is shown is what was sent, so nothing new may come of it.
+    #[test]
+    fn showing_literals_changes_nothing_else(sql in "[a-zA-Z0-9'\"$.;()=\\\\ \n-]{0,60}", mysql in any::<bool>()) {
+        let dialect = if mysql { Dialect::MYSQL } else { Dialect::POSTGRESQL };
+        let reveal: Reveal = [Class::SqlLiterals].into_iter().collect();
+        let (shown, hidden) = (redact_but(sql.as_bytes(), dialect, reveal), redact(sql.as_bytes(), dialect));
+        prop_assert_eq!((&shown.operation, shown.statements), (&hidden.operation, hidden.statements));
+        prop_assert_eq!(redact(shown.text.as_bytes(), dialect).operation, hidden.operation);
+    }
+}

@@ -71,6 +71,7 @@ fn get(path: &str, latency_us: u64) -> RequestRecord {
         matched: Matched::Yes,
         capture: Capture::Complete,
         attributes: [("url.path", AttributeValue::from(path))].into(),
+        revealed: Vec::new(),
     }
 }
 
@@ -104,6 +105,11 @@ fn requests_are_told_apart_by_what_was_asked_for() {
         asked("redis", "user:2", "GET user:2"),
         asked("mysql", select, select),
     ];
+    let shown = RequestRecord { revealed: vec!["sql-literals"], ..asked("mysql", "SELECT 17", "SELECT 17") };
+    assert_eq!(groups(By::Statement, &[shown]), [(Some("SELECT ?".to_owned()), 1)]);
+    let shown =
+        RequestRecord { revealed: vec!["redis-values"], ..asked("redis", "user:1", "GET user:1 bob") };
+    assert_eq!(groups(By::Statement, &[shown]), [(Some("GET user:{id}".to_owned()), 1)]);
     let some = |text: &str| Some(text.to_owned());
     assert_eq!(groups(By::Service, &requests), [(None, 3), (None, 2), (None, 1)]);
     assert_eq!(groups(By::Route, &requests), [(some("GET /orders/{id}"), 3), (None, 2), (None, 1)]);

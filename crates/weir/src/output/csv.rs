@@ -83,6 +83,7 @@ const REQUEST: &[&str] = &[
     "matched",
     "capture",
     "attributes",
+    "revealed",
 ];
 
 const STATS: &[&str] = &[

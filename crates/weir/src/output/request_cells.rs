@@ -48,6 +48,9 @@ pub(super) fn notes(cell: Cell, request: &RequestRecord) -> Cell {
     if request.matched == Matched::NoRequest {
         cell = cell.part(WARN, "request not seen");
     }
+    if !request.revealed.is_empty() {
+        cell = cell.part(WARN, &format!("shows {}", request.revealed.join(", ")));
+    }
     match request.capture {
         Capture::Complete => cell,
         Capture::Midstream => cell.part(DIM, Capture::Midstream.name()),

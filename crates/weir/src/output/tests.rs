@@ -209,6 +209,7 @@ fn request() -> RequestRecord {
         matched: Matched::Yes,
         capture: Capture::Complete,
         attributes: [("http.request.method", AttributeValue::from("GET"))].into(),
+        revealed: Vec::new(),
     }
 }
 

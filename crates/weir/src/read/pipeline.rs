@@ -9,6 +9,7 @@ use weir_core::frame::{Body, Decoder, Link, Packet};
 use weir_core::l7::{Engine, Found, Limits};
 use weir_core::loss::TallyReason;
 use weir_core::record::{Record, SummaryRecord};
+use weir_core::reveal::Reveal;
 use weir_core::scene::{Clock, Scene};
 
 use super::capture::Frame;
@@ -32,10 +33,10 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    pub(super) fn new(outlet: Outlet) -> Self {
+    pub(super) fn new(outlet: Outlet, reveal: Reveal) -> Self {
         Self {
             decoder: Decoder::default(),
-            engine: Engine::new(Limits::default()),
+            engine: Engine::new(Limits::default()).revealing(reveal),
             scene: Scene {
                 directory: Directory::default(),
                 devices: HashMap::new(),

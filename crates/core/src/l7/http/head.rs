@@ -1,6 +1,7 @@
 //! Heads of messages: the start line, and those headers that matter.
 
 use crate::l7::{Guess, redact};
+use crate::reveal::Reveal;
 
 /// As many headers as servers accept.
 const HEADERS_MAX: usize = 128;
@@ -41,6 +42,8 @@ pub(super) struct Head {
 pub(super) struct RequestLine {
     pub(super) method: String,
     pub(super) target: String,
+    /// It shows what is left out by default.
+    pub(super) revealed: bool,
     /// `1.1`; `None`: not said, as before HTTP/1.0.
     pub(super) version: Option<String>,
 }
@@ -149,7 +152,7 @@ pub(super) fn end_of_head(bytes: &[u8], scanned: &mut usize) -> Option<usize> {
 }
 
 /// Reads a request's head, or the whole lines of one that was cut.
-pub(super) fn request(bytes: &[u8]) -> Option<(RequestLine, Head)> {
+pub(super) fn request(bytes: &[u8], reveal: Reveal) -> Option<(RequestLine, Head)> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut headers);
     let mut head = Head::default();
@@ -160,7 +163,7 @@ pub(super) fn request(bytes: &[u8]) -> Option<(RequestLine, Head)> {
             head.header(header.name, header.value);
         }
         head.finish();
-        let line = request_line(method, path, Some(format!("1.{minor}")));
+        let line = request_line(method, path, Some(format!("1.{minor}")), reveal);
         return Some((line, head));
     }
     let mut lines = Lines::new(bytes);
@@ -178,14 +181,17 @@ pub(super) fn request(bytes: &[u8]) -> Option<(RequestLine, Head)> {
         None => None,
     };
     head.unusual_lines(lines);
-    Some((request_line(method, &rest.join(" "), version), head))
+    Some((request_line(method, &rest.join(" "), version, reveal), head))
 }
 
-fn request_line(method: &str, target: &str, version: Option<String>) -> RequestLine {
+fn request_line(method: &str, target: &str, version: Option<String>, reveal: Reveal) -> RequestLine {
     // A target of the form host:port has nothing to redact but what stands before an @.
     let target = cut(target, TARGET_BYTES_MAX);
-    let target = if method == "CONNECT" { redact::authority(target) } else { redact::url(target) };
-    RequestLine { method: cut(method, METHOD_BYTES_MAX).to_owned(), target, version }
+    let (target, revealed) = match method {
+        "CONNECT" => (redact::authority(target), false),
+        _ => redact::url_but(target, reveal),
+    };
+    RequestLine { method: cut(method, METHOD_BYTES_MAX).to_owned(), target, revealed, version }
 }
 
 /// Reads an answer's head, or the whole lines of one that was cut.

@@ -3,6 +3,7 @@
 use super::head::{self, Head, RequestLine, StatusLine};
 use crate::l7::{Attribute, Exchange, Part};
 use crate::record::Capture;
+use crate::reveal::Class;
 
 /// An answer, while it is read.
 pub(super) struct Answering {
@@ -42,6 +43,9 @@ pub(super) fn asked(line: &RequestLine, head: &Head) -> Exchange {
         target: Some(line.target.clone()).filter(|target| !target.is_empty()),
         ..Exchange::default()
     };
+    if line.revealed {
+        exchange.revealed.insert(Class::QueryStrings);
+    }
     if head::METHODS.contains(&line.method.as_str()) {
         exchange.set(Attribute::HttpRequestMethod, line.method.as_str());
     } else {

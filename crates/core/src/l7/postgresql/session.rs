@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::statement::{Names, Statement};
 use super::wire::{self, Message};
 use crate::l7::{Context, Fifo, Gap, Part};
+use crate::reveal::{Class, Reveal};
 use crate::sql::Dialect;
 use group::{Entry, Group, Work};
 
@@ -54,10 +55,11 @@ pub(super) struct Session {
     replicates: bool,
     /// The client's last message was data to be copied.
     copying: bool,
+    reveal: Reveal,
 }
 
 impl Session {
-    pub(super) fn new(late: bool) -> Self {
+    pub(super) fn new(late: bool, reveal: Reveal) -> Self {
         Self {
             late,
             user: None,
@@ -75,6 +77,7 @@ impl Session {
             client_gap: None,
             replicates: false,
             copying: false,
+            reveal,
         }
     }
 
@@ -131,7 +134,7 @@ impl Session {
             b'Q' => {
                 self.prepared.remove(b"");
                 self.portals.remove(b"");
-                let statement = Statement::sql(wire::text(body).0, cut, self.dialect);
+                let statement = Statement::sql(wire::text(body).0, cut, self.dialect, self.reveal);
                 self.ask_whole(cx, statement, part, gap);
             }
             b'F' => {
@@ -145,14 +148,19 @@ impl Session {
             }
             b'P' => {
                 let (name, rest) = wire::text(body);
-                let statement = Arc::new(Statement::sql(wire::text(rest).0, cut, self.dialect));
+                let statement = Arc::new(Statement::sql(wire::text(rest).0, cut, self.dialect, self.reveal));
                 self.hold_text(cx, &statement);
                 self.prepared.insert(name, &statement);
                 self.step(cx, Entry::Parse(Work::new(statement, part, gap)));
             }
             b'B' => {
                 let (portal, rest) = wire::text(body);
-                let statement = self.prepared.get(wire::text(rest).0);
+                let (name, rest) = wire::text(rest);
+                let mut statement = self.prepared.get(name);
+                if self.reveal.has(Class::Parameters) && statement.statements > 0 && !statement.is_secret {
+                    statement = Arc::new(statement.with_parameters(wire::bound(rest)));
+                    self.hold_text(cx, &statement);
+                }
                 self.portals.insert(portal, &statement);
                 self.step(cx, Entry::Bind(Work::new(statement, part, gap)));
             }
@@ -213,7 +221,8 @@ impl Session {
 
     /// Limits what is kept of requests that have no answer.
     fn hold_text(&mut self, cx: &mut Context<'_>, statement: &Statement) {
-        self.text_bytes += statement.text.len();
+        let parameters: usize = statement.parameters.iter().map(String::len).sum();
+        self.text_bytes += statement.text.len() + parameters;
         if self.text_bytes > TEXT_BYTES_MAX {
             self.mistrust(cx);
         }

@@ -1,6 +1,7 @@
 //! Messages as they are on the wire, and how they are told from other bytes.
 
 use super::{Direction, Gap, Guess, Part, Resync};
+use crate::reveal::{Class, Reveal};
 
 /// Type and length.
 pub(super) const HEADER_BYTES: usize = 5;
@@ -12,6 +13,10 @@ pub(super) const STATEMENT_BYTES_MAX: usize = 16 * 1024;
 const NAMES_BYTES_MAX: usize = 512;
 /// Of error messages, of which the first fields are the ones of interest.
 const ERROR_BYTES_MAX: usize = 4 * 1024;
+/// Values that are shown of one execution, if any may be.
+const VALUES_MAX: usize = 32;
+/// Of each.
+const VALUE_BYTES_MAX: usize = 256;
 /// The server takes no longer message (1 GiB).
 const MESSAGE_BYTES_MAX: usize = 1 << 30;
 /// The server takes no longer one.
@@ -89,8 +94,9 @@ fn known(direction: Direction, kind: u8) -> bool {
 
 /// How much of a body is looked at. Nothing of rows, copied data, secrets, and
 /// of what holds nothing that is used.
-pub(super) fn body_bytes_seen(direction: Direction, kind: u8) -> usize {
+pub(super) fn body_bytes_seen(direction: Direction, kind: u8, reveal: Reveal) -> usize {
     match (direction, kind) {
+        (Direction::ToServer, b'B') if reveal.has(Class::Parameters) => STATEMENT_BYTES_MAX,
         (Direction::ToServer, b'Q' | b'P') => STATEMENT_BYTES_MAX,
         (Direction::ToServer, b'B' | b'D' | b'E' | b'C') => NAMES_BYTES_MAX,
         (Direction::ToServer, b'F') => 4,
@@ -196,6 +202,50 @@ fn binds(body: &[u8]) -> Option<&[u8]> {
     };
     let (count, rest) = short(formats(sql(sql(body)?)?)?)?;
     formats(values(rest, count)?)
+}
+
+/// The values that a message binds, as text, from after the statement's name on:
+/// as many as came, within limits.
+pub(super) fn bound(body: &[u8]) -> Vec<String> {
+    let values = |bytes| -> Option<Vec<String>> {
+        let (formats, rest) = short(bytes)?;
+        let (formats, rest) = rest.split_at_checked(2 * usize::from(formats))?;
+        let (count, mut rest) = short(rest)?;
+        let mut values = Vec::new();
+        for place in 0..usize::from(count).min(VALUES_MAX) {
+            let Some((length, after)) = number(rest) else { break };
+            if length == u32::MAX {
+                values.push("NULL".to_owned());
+                rest = after;
+                continue;
+            }
+            let Some((value, after)) = after.split_at_checked(length as usize) else { break };
+            rest = after;
+            // One format is for all.
+            let format = formats
+                .chunks_exact(2)
+                .nth(place)
+                .or(formats.get(..2).filter(|one| one.len() == formats.len()));
+            values.push(value_text(value, format == Some(&[0, 1])));
+        }
+        if values.len() < usize::from(count) {
+            values.push("…".to_owned());
+        }
+        Some(values)
+    };
+    values(body).unwrap_or_default()
+}
+
+fn value_text(value: &[u8], is_binary: bool) -> String {
+    let (value, rest) = value.split_at(value.len().min(VALUE_BYTES_MAX));
+    let mut text = match is_binary {
+        true => value.iter().fold("0x".to_owned(), |text, byte| text + &format!("{byte:02x}")),
+        false => String::from_utf8_lossy(value).into_owned(),
+    };
+    if !rest.is_empty() {
+        text.push('…');
+    }
+    text
 }
 
 /// What follows that many values, each with its length before it.

@@ -7,6 +7,7 @@
 
 use super::arguments::Arguments;
 use super::keys::{Keys, Shown, is_of_keyed_module, is_procedure, keys, shown};
+use crate::reveal::{Class, Reveal, names_password};
 
 /// Of the text of a command.
 const TEXT_BYTES_MAX: usize = 512;
@@ -31,6 +32,10 @@ pub(super) struct Command {
     /// Whether errors about it are made by the server itself: those of scripts
     /// and modules may say anything.
     pub(super) errors_are_known: bool,
+    /// Its text shows values.
+    pub(super) revealed: bool,
+    /// What the server quotes in an error about it may be shown.
+    pub(super) shows_errors: bool,
 }
 
 impl Command {
@@ -43,6 +48,8 @@ impl Command {
             procedure: None,
             effect: Effect::None,
             errors_are_known: false,
+            revealed: false,
+            shows_errors: false,
         }
     }
 
@@ -135,7 +142,7 @@ const SUBCOMMANDS: &str = "
 ";
 
 /// Reads a command; of one that is not whole, what was seen of it.
-pub(super) fn describe(arguments: &Arguments) -> Command {
+pub(super) fn describe(arguments: &Arguments, reveal: Reveal) -> Command {
     let name = arguments.upper(0).filter(|name| is_a_name(name));
     if arguments.seen() == 0 {
         return Command::unknown();
@@ -155,11 +162,20 @@ pub(super) fn describe(arguments: &Arguments) -> Command {
         Some(subcommand) => format!("{name} {subcommand}"),
         None => name.clone(),
     };
+    let target = target(&shown, arguments);
+    let holds_data = known && keys.is_some_and(Keys::are_of_data);
+    let is_secret = !holds_data || target.as_deref().is_some_and(names_password);
+    let shows_values = reveal.has(Class::RedisValues) && !is_secret;
+    let mut revealed = false;
     let mut text = Text::new(TEXT_BYTES_MAX);
     text.push(&operation);
     for place in 1 + usize::from(subcommand.is_some())..arguments.seen() {
-        match arguments.get(place).filter(|_| shown.contains(place)) {
-            Some(argument) => text.push(&quoted(argument)),
+        let is_shown = shown.contains(place);
+        match arguments.get(place).filter(|_| is_shown || shows_values) {
+            Some(argument) => {
+                text.push(&quoted(argument));
+                revealed |= !is_shown;
+            }
             None => text.push(HIDDEN),
         }
     }
@@ -170,7 +186,7 @@ pub(super) fn describe(arguments: &Arguments) -> Command {
     let by_name = is_script && !matches!(name.as_str(), "EVAL" | "EVAL_RO");
     Command {
         effect: effect(&name, subcommand.as_deref(), arguments),
-        target: target(&shown, arguments),
+        target,
         text: text.into_text(),
         procedure: arguments
             .get(1)
@@ -178,6 +194,8 @@ pub(super) fn describe(arguments: &Arguments) -> Command {
             .map(quoted),
         operation,
         errors_are_known: known && !is_script,
+        revealed,
+        shows_errors: reveal.has(Class::ErrorText) && !is_secret,
     }
 }
 

@@ -26,6 +26,14 @@ pub(super) enum Keys {
     Subcommand,
 }
 
+impl Keys {
+    /// Whether the command reads or writes data: what is no key is a value then,
+    /// and no password.
+    pub(super) fn are_of_data(self) -> bool {
+        !matches!(self, Self::None | Self::Migrate | Self::Subcommand)
+    }
+}
+
 /// Whether the server knows a command of this name (in capital letters).
 pub(super) fn is_known(name: &str) -> bool {
     keys(name).is_some()

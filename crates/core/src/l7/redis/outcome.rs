@@ -1,9 +1,10 @@
 //! From what was read to an exchange: statuses and errors, redacted.
 
 use super::Asked;
-use super::command::quoted;
+use super::command::{Command, quoted};
 use super::reply::Reply;
 use crate::l7::{Attribute, Exchange};
+use crate::reveal::{self, Class};
 
 /// Simple answers that are words of the server, not data.
 const WORDS: &[&str] = &[
@@ -53,6 +54,9 @@ pub(super) fn exchange(asked: Option<&Asked>, reply: Option<&Reply>, database: O
         exchange.note(request.capture);
         exchange.set(Attribute::DbOperationName, command.operation.as_str());
         exchange.set(Attribute::DbQueryText, command.text.as_str());
+        if command.revealed {
+            exchange.revealed.insert(Class::RedisValues);
+        }
         if let Some(procedure) = &command.procedure {
             exchange.set(Attribute::DbStoredProcedureName, procedure.as_str());
         }
@@ -63,8 +67,8 @@ pub(super) fn exchange(asked: Option<&Asked>, reply: Option<&Reply>, database: O
     if let Some(reply) = reply {
         exchange.response = Some(reply.part);
         exchange.note(reply.capture);
-        let from_server = asked.is_some_and(|asked| asked.command.errors_are_known);
-        answer(&mut exchange, reply, from_server);
+        let command = asked.map(|asked| &asked.command);
+        answer(&mut exchange, reply, command);
     }
     exchange
 }
@@ -92,12 +96,19 @@ pub(super) fn batch(exchange: &mut Exchange, commands: u64) {
     }
 }
 
-fn answer(exchange: &mut Exchange, reply: &Reply, from_server: bool) {
+fn answer(exchange: &mut Exchange, reply: &Reply, command: Option<&Command>) {
     let Some(kind) = reply.kind else { return };
     let error = if reply.is_error() { Some(&reply.text) } else { reply.inner_error.as_ref() };
     exchange.ok = Some(error.is_none());
     if let Some(error) = error {
-        let (code, text) = redacted(error, from_server);
+        let from_server = command.is_some_and(|command| command.errors_are_known);
+        let (code, mut text) = redacted(error, from_server);
+        if command.is_some_and(|command| command.shows_errors)
+            && let Some(shown) = reveal::shown(&String::from_utf8_lossy(error)).filter(|shown| *shown != text)
+        {
+            exchange.revealed.insert(Class::ErrorText);
+            text = shown;
+        }
         if let Some(code) = &code {
             exchange.set(Attribute::DbResponseStatusCode, code.as_str());
         }

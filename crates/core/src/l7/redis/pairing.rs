@@ -11,7 +11,7 @@ impl Redis {
     pub(super) fn request(&mut self, cx: &mut Context<'_>) -> Result<(), Why> {
         let Some(request) = self.requests.take() else { return Ok(()) };
 
-        let command = command::describe(&self.requests.arguments);
+        let command = command::describe(&self.requests.arguments, self.reveal);
         let effect = command.effect;
         if effect == Effect::Acknowledge {
             return Err(Why::NoRequests);
@@ -278,7 +278,7 @@ impl Redis {
     pub(super) fn broken_request(&mut self, cx: &mut Context<'_>, capture: Capture) {
         let Some(mut request) = self.requests.take() else { return };
         request.capture = request.capture.max(capture);
-        let command = command::describe(&self.requests.arguments);
+        let command = command::describe(&self.requests.arguments, self.reveal);
         let asked = Asked { command, request, after_silence: false, unsettled: false, confirmed: None };
         cx.emit(outcome::exchange(Some(&asked), None, None));
     }

@@ -111,7 +111,7 @@ impl Session {
             Entry::Execute(work) => work,
             // The execution that it was a preparation for, if there is one.
             Entry::Parse(work) | Entry::Bind(work) | Entry::Describe(work) => {
-                let own = later.iter().position(|one| Arc::ptr_eq(&one.statement, &work.statement));
+                let own = later.iter().position(|one| Statement::is_same(&one.statement, &work.statement));
                 own.map_or(work, |place| later.remove(place))
             }
             Entry::Close | Entry::CopyData | Entry::Whole(_) => {

@@ -6,7 +6,8 @@ use super::group::{Entry, Group, Work};
 use super::{Session, Statement, wire};
 use crate::l7::{Attribute, Context, Exchange, Gap, Part};
 use crate::record::Capture;
-use crate::sql::mask_quoted;
+use crate::reveal::Class;
+use crate::sql::error_text;
 
 impl Session {
     pub(in crate::l7::postgresql) fn exchange(&self, operation: &str) -> Exchange {
@@ -46,7 +47,14 @@ impl Session {
                 exchange.ok = Some(false);
                 let code = error.code.as_deref().unwrap_or("ERROR");
                 exchange.status = Some(code.to_owned());
-                exchange.error = Some(format!("{}: {}", error.severity, mask_quoted(&error.message)));
+                let statement = &work.statement;
+                let may_show =
+                    self.reveal.has(Class::ErrorText) && statement.statements > 0 && !statement.is_secret;
+                let (text, revealed) = error_text(&error.message, may_show);
+                if revealed {
+                    exchange.revealed.insert(Class::ErrorText);
+                }
+                exchange.error = Some(format!("{}: {text}", error.severity));
                 exchange.set(Attribute::DbResponseStatusCode, code);
                 exchange.set(Attribute::ErrorType, code);
             }
@@ -71,6 +79,13 @@ impl Session {
         }
         if statement.statements > 1 {
             exchange.set(Attribute::DbOperationBatchSize, u64::from(statement.statements));
+        }
+        if !statement.parameters.is_empty() {
+            exchange.set(Attribute::DbParameters, statement.parameters.clone());
+            exchange.revealed.insert(Class::Parameters);
+        }
+        if statement.revealed {
+            exchange.revealed.insert(Class::SqlLiterals);
         }
         if statement.cut {
             exchange.note(Capture::Truncated);
@@ -105,7 +120,7 @@ impl Session {
         part: Part,
         gap: Option<Gap>,
     ) {
-        let statement = Statement::sql(wire::text(body).0, true, self.dialect);
+        let statement = Statement::sql(wire::text(body).0, true, self.dialect, self.reveal);
         self.emit(cx, Work::new(Arc::new(statement), part, gap), None);
     }
 }
