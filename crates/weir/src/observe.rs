@@ -1,26 +1,25 @@
 //! `weir observe`: live flows, alone, without a daemon, leaving nothing behind.
 
 mod method;
+mod observer;
 mod pipeline;
-mod printer;
 mod watched;
 
 use std::io;
 use std::process::ExitCode;
-use std::time::Instant;
 
 use crossbeam_channel::{Receiver, at, bounded, never, select};
 use jiff::Timestamp;
 use weir_core::event::Event;
-use weir_kernel::attach::{Attacher, Method};
+use weir_kernel::attach::Attacher;
 use weir_kernel::{Datapath, Options};
 
 use crate::cli::ObserveArgs;
 use crate::error::Error;
 use crate::host::{self, HostEvent, WatchOptions};
-use crate::{kernel_release, notice, signals};
-use pipeline::Pipeline;
-use printer::Printer;
+use crate::{kernel_release, signals};
+use observer::Observer;
+use pipeline::{OWN, Pipeline};
 use watched::Watched;
 
 /// Batches of at most 1,024 events between the ring's reader and the pipeline:
@@ -56,13 +55,12 @@ pub fn run(arguments: &ObserveArgs) -> Result<ExitCode, Error> {
         let _ = deliver.send(batch);
     })?;
 
-    let printer = Printer::new(filter, arguments);
-    let watched = Watched::new(attacher, printer.filter());
-    let mut pipeline = Pipeline::new(table, max_flows, arguments.updates, watched, printer);
+    let watched = Watched::new(attacher, filter.interface_globs().cloned().collect());
+    let mut pipeline = Pipeline::new(table, max_flows, watched)?;
+    let observer = Observer::new(arguments.output.outlet(filter), arguments);
+    pipeline.join(OWN, observer, &datapath.losses())?;
 
-    let started = Instant::now();
-    let result =
-        observe(&mut pipeline, &events, &changes, &signals, arguments.for_.map(|time| started + time));
+    let result = observe(&mut pipeline, &events, &changes, &signals);
     // Nothing more is counted from here on; what was is delivered and told.
     pipeline.detach();
     let mut drained = Ok(());
@@ -76,7 +74,7 @@ pub fn run(arguments: &ObserveArgs) -> Result<ExitCode, Error> {
         }
     });
     result.and(drained)?;
-    pipeline.finish(&datapath.losses(), started.elapsed())?;
+    pipeline.leave(OWN, &datapath.losses())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -86,9 +84,7 @@ fn observe(
     events: &Receiver<Vec<Event>>,
     host: &Receiver<HostEvent>,
     signals: &Receiver<i32>,
-    end: Option<Instant>,
 ) -> Result<(), Error> {
-    let ends = end.map_or_else(never, at);
     // A host whose watch has ended has said so; there is nothing to wait for.
     let mut host = host.clone();
     while !pipeline.is_done() {
@@ -105,7 +101,6 @@ fn observe(
                 Err(_) => host = never(),
             },
             recv(signals) -> _ => return Ok(()),
-            recv(ends) -> _ => return Ok(()),
             recv(due) -> _ => {}
         }
         pipeline.tick()?;
@@ -126,19 +121,4 @@ pub(crate) fn default_max_flows() -> u32 {
 
 fn system(action: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::System { action, source }
-}
-
-/// What the user sees when nothing happens yet. Tests wait for it.
-fn greet(method: Method, names: &[String]) {
-    const SHOWN: usize = 8;
-    if names.is_empty() {
-        notice(&format!("no container is running; waiting for one, to watch it with {method} (Ctrl-C ends)"));
-        return;
-    }
-    let list = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
-    let more = match names.len().saturating_sub(SHOWN) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    notice(&format!("watching {list}{more} with {method} (Ctrl-C ends)"));
 }

@@ -70,6 +70,28 @@ pub struct Totals {
     pub hooks: BTreeMap<HookId, Counters>,
 }
 
+impl Totals {
+    fn add(&mut self, entry: &FlowEntry) {
+        for direction in &entry.directions {
+            self.counted += direction.points[0].counters;
+        }
+        for (_, hook, counters) in entry.points() {
+            *self.hooks.entry(hook).or_default() += counters;
+        }
+    }
+
+    /// What was added since `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let earlier = |hook| before.hooks.get(hook).copied().unwrap_or_default();
+        Self {
+            flows: self.flows.saturating_sub(before.flows),
+            counted: self.counted.since(before.counted),
+            hooks: self.hooks.iter().map(|(hook, counters)| (*hook, counters.since(earlier(hook)))).collect(),
+        }
+    }
+}
+
 struct Row {
     first_ns: u64,
     incarnation: u32,
@@ -105,7 +127,7 @@ impl Table {
         self.rows.is_empty()
     }
 
-    /// Sums over the flows that have ended (all of them, after [`Table::finish`]).
+    /// Sums over the flows that have ended.
     #[must_use]
     pub fn totals(&self) -> &Totals {
         &self.totals
@@ -278,32 +300,59 @@ impl Table {
         Ok(())
     }
 
-    /// Reports every flow that still lives, once more, and adds it to the
-    /// totals. The table is empty afterwards.
+    /// Takes on what was counted before this process began: its flows are known from now on, and nothing is
+    /// reported of them.
     ///
     /// # Errors
     /// The source cannot be read.
-    pub fn finish<S: EntrySource>(
+    pub fn adopt<S: EntrySource>(&mut self, source: &mut S) -> Result<(), S::Error> {
+        source.visit(&mut |key, entry| {
+            let mut row = Row::new(entry.first_ns, entry.incarnation, None);
+            row.reported_packets = counted_packets(&entry);
+            self.rows.insert(key, row);
+        })
+    }
+
+    /// Reports every flow that lives, once more, without an effect on what is reported later; and sums over all
+    /// flows, those that live and those that have ended.
+    ///
+    /// # Errors
+    /// The source cannot be read.
+    pub fn tell_all<S: EntrySource>(
         &mut self,
         now_ns: u64,
         source: &mut S,
         report: &mut impl FnMut(Report<'_>),
-    ) -> Result<(), S::Error> {
-        let mut last = Vec::new();
-        source.visit(&mut |key, entry| last.push((key, entry)))?;
-        for (key, entry) in last {
-            if !self.rows.contains_key(&key) {
-                self.open(key, entry.first_ns, entry.incarnation, None, &entry, report);
-            }
-            if let Some(row) = self.rows.remove(&key) {
-                let ended = row.ending || entry.state >= FlowState::Closed;
-                let event = if ended { FlowEvent::Close } else { FlowEvent::Update };
-                self.leave(key, row, &entry, (event, state_of(entry.state), now_ns), report);
-            }
-        }
-        self.rows.clear();
-        self.ending.clear();
-        Ok(())
+    ) -> Result<Totals, S::Error> {
+        let mut totals = self.totals.clone();
+        source.visit(&mut |key, entry| {
+            let mut unknown = None;
+            let row = self.rows.get_mut(&key).unwrap_or_else(|| {
+                totals.flows += 1;
+                let row = unknown.insert(Row::new(entry.first_ns, entry.incarnation, None));
+                row.report(key, &entry, (FlowEvent::Open, opening_state(&entry), entry.first_ns), report);
+                row
+            });
+            let reported_packets = row.reported_packets;
+            let ended = row.ending || entry.state >= FlowState::Closed;
+            let event = if ended { FlowEvent::Close } else { FlowEvent::Update };
+            totals.add(&row.report(key, &entry, (event, state_of(entry.state), now_ns), report));
+            row.reported_packets = reported_packets;
+        })?;
+        Ok(totals)
+    }
+
+    /// Sums over all flows, those that live and those that have ended.
+    ///
+    /// # Errors
+    /// The source cannot be read.
+    pub fn sums<S: EntrySource>(&self, source: &mut S) -> Result<Totals, S::Error> {
+        let mut totals = self.totals.clone();
+        source.visit(&mut |key, entry| match self.rows.get(&key) {
+            Some(row) => totals.add(&row.own_part(&entry)),
+            None => totals.add(&entry),
+        })?;
+        Ok(totals)
     }
 
     fn open(
@@ -360,13 +409,7 @@ impl Table {
         what: (FlowEvent, State, u64),
         report: &mut impl FnMut(Report<'_>),
     ) {
-        let own = row.report(key, entry, what, report);
-        for direction in &own.directions {
-            self.totals.counted += direction.points[0].counters;
-        }
-        for (_, hook, counters) in own.points() {
-            *self.totals.hooks.entry(hook).or_default() += counters;
-        }
+        self.totals.add(&row.report(key, entry, what, report));
     }
 }
 

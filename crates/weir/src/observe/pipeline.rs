@@ -1,17 +1,17 @@
-//! The way of the data: events and table readings in, records out.
+//! The way of the data: events and table readings in, records out, to one observer or several.
 
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use weir_core::directory::Directory;
 use weir_core::dns;
-use weir_core::event::{DnsSeen, Event};
-use weir_core::flow::{EntrySource, FlowEntry, FlowKey, Pressure, Table};
+use weir_core::event::{DnsSeen, Event, PacketSeen};
+use weir_core::flow::{EntrySource, FlowEntry, FlowKey, Pressure, Report, Table};
 use weir_core::loss::EventLosses;
 use weir_core::scene::{Clock, Scene};
 use weir_kernel::{FlowTable, TableError, monotonic_now_ns};
 
-use super::greet;
-use super::printer::Printer;
+use super::observer::{Observer, Sums};
 use super::watched::Watched;
 use crate::error::Error;
 use crate::host::{HostEvent, container_key};
@@ -22,15 +22,21 @@ use crate::notice;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 const SWEEP_INTERVAL_PRESSED: Duration = Duration::from_secs(1);
 
-/// Everything between the kernel and the output.
-pub(super) struct Pipeline {
+/// Which observer: those of other processes have a number from 1 on.
+pub(crate) type ObserverId = u64;
+
+/// The observer that belongs to the process itself: its output is standard output, and what fails there is the
+/// process's failure.
+pub(crate) const OWN: ObserverId = 0;
+
+/// Everything between the kernel and the outputs.
+pub(crate) struct Pipeline {
     source: KernelTable,
     table: Table,
     table_size: u64,
     scene: Scene,
     watched: Watched,
-    printer: Printer,
-    updates: Option<Duration>,
+    observers: Observers,
     next_sweep: Option<Instant>,
     /// Interfaces whose flows are to be ended: many may go at once (`docker
     /// compose down`), and each look at the table is at all of it.
@@ -39,68 +45,109 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    pub(super) fn new(
-        source: FlowTable,
-        max_flows: u32,
-        updates: Option<Duration>,
-        watched: Watched,
-        printer: Printer,
-    ) -> Self {
+    /// # Errors
+    /// The table cannot be read.
+    pub(crate) fn new(source: FlowTable, max_flows: u32, watched: Watched) -> Result<Self, Error> {
         let scene = Scene {
             directory: Directory::default(),
-            devices: std::collections::HashMap::new(),
+            devices: HashMap::new(),
             clock: Clock::new(jiff::Timestamp::now(), monotonic_now_ns()),
         };
-        Self {
-            source: KernelTable(source),
-            table: Table::default(),
+        let mut source = KernelTable(source);
+        let mut table = Table::default();
+        table.adopt(&mut source)?;
+        Ok(Self {
+            source,
+            next_sweep: (!table.is_empty()).then(|| Instant::now() + SWEEP_INTERVAL),
+            table,
             table_size: u64::from(max_flows),
             scene,
             watched,
-            printer,
-            updates,
-            next_sweep: None,
+            observers: Observers::default(),
             gone: Vec::new(),
             ready: false,
+        })
+    }
+
+    /// An observer comes; it is told of what happens from now on. `losses`: the kernel's until now.
+    ///
+    /// # Errors
+    /// Its filter names what is not there, as far as that is known yet; the table cannot be read.
+    pub(crate) fn join(
+        &mut self,
+        id: ObserverId,
+        mut observer: Observer,
+        losses: &EventLosses,
+    ) -> Result<(), Error> {
+        if self.ready {
+            self.watched.check_names(observer.filter(), &self.scene.directory.containers())?;
+        }
+        let before = Sums { totals: self.table.sums(&mut self.source)?, ..self.sums(losses)? };
+        observer.begin(monotonic_now_ns(), before);
+        self.observers.0.insert(id, observer);
+        if self.next_sweep.is_some() {
+            self.next_sweep = Some(Instant::now() + self.sweep_interval());
+        }
+        Ok(())
+    }
+
+    /// An observer goes: it is told of the flows that still live, and the sums. `losses`: the kernel's until now.
+    ///
+    /// # Errors
+    /// The table cannot be read; what the process's own observer wrote cannot be written.
+    pub(crate) fn leave(&mut self, id: ObserverId, losses: &EventLosses) -> Result<(), Error> {
+        let Some(mut observer) = self.observers.0.remove(&id) else { return Ok(()) };
+        observer.begin_finish();
+        let mut sums = self.sums(losses)?;
+        let Self { table, source, scene, .. } = self;
+        sums.totals = table.tell_all(monotonic_now_ns(), source, &mut |report| {
+            let last_ns = report.entry.last_ns;
+            observer.flow(&scene.flow_record(report), last_ns);
+        })?;
+        observer.finish(&self.scene, &sums);
+        match observer.check() {
+            Err(error) if id == OWN => Err(error),
+            _ => Ok(()),
         }
     }
 
-    /// Whether all that was asked for is printed, or nobody reads it any more.
-    pub(super) fn is_done(&self) -> bool {
-        self.printer.is_done()
+    /// Whether the process's own observer is done.
+    pub(crate) fn is_done(&self) -> bool {
+        self.observers.0.get(&OWN).is_some_and(Observer::is_done)
     }
 
-    /// When [`Pipeline::tick`] has work; never, while nothing flows.
-    pub(super) fn next_due(&self) -> Option<Instant> {
+    /// When [`Pipeline::tick`] has work, or an observer ends; never, while nothing flows.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
         let end = self
             .table
             .next_end_ns()
             .map(|due_ns| Instant::now() + Duration::from_nanos(due_ns.saturating_sub(monotonic_now_ns())));
-        [end, self.next_sweep].into_iter().flatten().min()
+        let leaving = self.observers.0.values().filter_map(Observer::ends).min();
+        [end, self.next_sweep, leaving].into_iter().flatten().min()
     }
 
-    pub(super) fn events(&mut self, batch: &[Event]) -> Result<(), Error> {
+    pub(crate) fn events(&mut self, batch: &[Event]) -> Result<(), Error> {
         batch.iter().try_for_each(|event| self.event(event))
     }
 
     fn event(&mut self, event: &Event) -> Result<(), Error> {
-        let Self { table, source, printer, scene, .. } = self;
+        let Self { table, source, observers, scene, .. } = self;
         match event {
-            Event::Open(open) => table.opened(open, source, &mut |report| printer.flow(scene, report))?,
+            Event::Open(open) => table.opened(open, source, &mut |report| observers.flow(scene, report))?,
             Event::Reopen(open, before) => {
-                table.reopened(open, before, source, &mut |report| printer.flow(scene, report))?;
+                table.reopened(open, before, source, &mut |report| observers.flow(scene, report))?;
             }
             Event::Close(close) => table.closed(close),
-            Event::Packet(packet) => printer.packet(scene, packet),
+            Event::Packet(packet) => observers.packet(scene, packet),
             Event::Dns(answer) => learn_names(&mut scene.directory, answer),
         }
         if self.next_sweep.is_none() && !self.table.is_empty() {
             self.next_sweep = Some(Instant::now() + self.sweep_interval());
         }
-        self.printer.check()
+        self.observers.check()
     }
 
-    pub(super) fn host_event(&mut self, event: HostEvent) -> Result<(), Error> {
+    pub(crate) fn host_event(&mut self, event: HostEvent) -> Result<(), Error> {
         let directory = &mut self.scene.directory;
         match event {
             HostEvent::Interface(interface) => {
@@ -125,52 +172,61 @@ impl Pipeline {
             HostEvent::Notice(text) => notice(&text),
             HostEvent::Ready if !self.ready => {
                 self.ready = true;
-                self.watched.check_names(self.printer.filter(), &directory.containers())?;
-                greet(self.watched.method(), &self.watched.names(directory));
+                if let Some(own) = self.observers.0.get(&OWN) {
+                    self.watched.check_names(own.filter(), &directory.containers())?;
+                }
+                notice(&self.greeting());
             }
             HostEvent::Ready => {}
         }
-        self.printer.check()
+        self.observers.check()
+    }
+
+    /// Whom there is to watch.
+    pub(crate) fn greeting(&self) -> String {
+        self.watched.greeting(&self.scene.directory)
     }
 
     /// Ends what has ended, reads the table when its time has come.
-    pub(super) fn tick(&mut self) -> Result<(), Error> {
+    pub(crate) fn tick(&mut self) -> Result<(), Error> {
         let now_ns = monotonic_now_ns();
-        let Self { table, source, printer, scene, .. } = self;
-        table.end_closed(now_ns, source, &mut |report| printer.flow(scene, report))?;
+        let Self { table, source, observers, scene, .. } = self;
+        table.end_closed(now_ns, source, &mut |report| observers.flow(scene, report))?;
         if !self.gone.is_empty() {
             let gone = std::mem::take(&mut self.gone);
-            table.interfaces_gone(&gone, now_ns, source, &mut |report| printer.flow(scene, report))?;
+            table.interfaces_gone(&gone, now_ns, source, &mut |report| observers.flow(scene, report))?;
         }
         if self.next_sweep.is_some_and(|due| due <= Instant::now()) {
-            let updates = self.updates.is_some();
-            table
-                .sweep(now_ns, self.table_size, updates, source, &mut |report| printer.flow(scene, report))?;
+            let updates = observers.update_interval().is_some();
+            table.sweep(now_ns, self.table_size, updates, source, &mut |report| {
+                observers.flow(scene, report);
+            })?;
+            observers.0.values_mut().for_each(Observer::table_was_read);
             // An empty table stays as it is until an event says otherwise.
             let more = !self.table.is_empty();
             self.next_sweep = more.then(|| Instant::now() + self.sweep_interval());
         }
-        self.printer.check()
+        self.observers.check()
     }
 
-    pub(super) fn flush(&mut self) -> Result<(), Error> {
-        self.printer.flush();
-        self.printer.check()
+    pub(crate) fn flush(&mut self) -> Result<(), Error> {
+        self.observers.0.values_mut().for_each(Observer::flush);
+        self.observers.check()
     }
 
-    /// Takes weir's programs off the interfaces: counters stand still from now on.
-    pub(super) fn detach(&mut self) {
+    /// Takes weir's programs off the interfaces, if they are not pinned: counters stand still from now on.
+    pub(crate) fn detach(&mut self) {
         self.watched.detach();
     }
 
-    /// Tells of the flows that still live, and the sums.
-    pub(super) fn finish(&mut self, losses: &EventLosses, duration: Duration) -> Result<(), Error> {
-        self.printer.begin_finish();
-        let Self { table, source, printer, scene, .. } = self;
-        table.finish(monotonic_now_ns(), source, &mut |report| printer.flow(scene, report))?;
-        let tallies = source.0.tallies()?;
-        printer.summary(scene, table.totals(), &tallies, losses, duration);
-        printer.check()
+    /// All that was counted until now, but for the flows.
+    fn sums(&self, losses: &EventLosses) -> Result<Sums, TableError> {
+        Ok(Sums {
+            tallies: self.source.0.tallies()?,
+            losses: *losses,
+            names_evicted: self.scene.directory.names_evicted(),
+            ..Sums::default()
+        })
     }
 
     fn sweep_interval(&self) -> Duration {
@@ -178,7 +234,46 @@ impl Pipeline {
             Pressure::Low => SWEEP_INTERVAL,
             Pressure::High => SWEEP_INTERVAL_PRESSED,
         };
-        self.updates.map_or(interval, |updates| updates.min(interval))
+        self.observers.update_interval().map_or(interval, |updates| updates.min(interval))
+    }
+}
+
+/// Who reads what comes out.
+#[derive(Default)]
+struct Observers(BTreeMap<ObserverId, Observer>);
+
+impl Observers {
+    fn flow(&mut self, scene: &mut Scene, report: Report<'_>) {
+        if self.0.is_empty() {
+            return;
+        }
+        let last_ns = report.entry.last_ns;
+        let record = scene.flow_record(report);
+        self.0.values_mut().for_each(|observer| observer.flow(&record, last_ns));
+    }
+
+    fn packet(&mut self, scene: &mut Scene, packet: &PacketSeen) {
+        if self.0.is_empty() {
+            return;
+        }
+        let record = scene.packet_record(packet);
+        self.0.values_mut().for_each(|observer| observer.packet(&record));
+    }
+
+    /// What the most eager of them wants.
+    fn update_interval(&self) -> Option<Duration> {
+        self.0.values().filter_map(Observer::update_interval).min()
+    }
+
+    /// An output that fails is the end of its observer, and of the process if it is the process's own.
+    fn check(&mut self) -> Result<(), Error> {
+        for (id, observer) in &mut self.0 {
+            match observer.check() {
+                Err(error) if *id == OWN => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }
 

@@ -8,14 +8,14 @@ use weir_core::endpoint::Container;
 use weir_core::filter::{Filter, NamePattern};
 use weir_core::scene::Device;
 use weir_core::text::escape;
-use weir_kernel::attach::{AttachError, Attacher, Attachment, Method};
+use weir_kernel::attach::{AttachError, Attacher, Attachment};
 
 use crate::error::Error;
 use crate::host::{Interface, InterfaceKind};
 use crate::notice;
 
 /// The interfaces of this network namespace, and weir's programs on some.
-pub(super) struct Watched {
+pub(crate) struct Watched {
     attacher: Attacher,
     /// Named by the user; none: all veths whose other end is elsewhere.
     wanted: Vec<NamePattern>,
@@ -25,13 +25,8 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    pub(super) fn new(attacher: Attacher, filter: &Filter) -> Self {
-        let wanted = filter.interface_globs().cloned().collect();
+    pub(crate) fn new(attacher: Attacher, wanted: Vec<NamePattern>) -> Self {
         Self { attacher, wanted, present: BTreeMap::new(), attached: HashMap::new() }
-    }
-
-    pub(super) fn method(&self) -> Method {
-        self.attacher.method()
     }
 
     /// What records need to know of an interface.
@@ -72,8 +67,26 @@ impl Watched {
         self.attached.clear();
     }
 
+    /// What the user sees when nothing happens yet. Tests wait for it.
+    pub(super) fn greeting(&self, directory: &Directory) -> String {
+        const SHOWN: usize = 8;
+        let method = self.attacher.method();
+        let names = self.names(directory);
+        if names.is_empty() {
+            return format!(
+                "no container is running; waiting for one, to watch it with {method} (Ctrl-C ends)"
+            );
+        }
+        let list = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = match names.len().saturating_sub(SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        format!("watching {list}{more} with {method} (Ctrl-C ends)")
+    }
+
     /// Who is watched, as users know them: containers, else interfaces.
-    pub(super) fn names(&self, directory: &Directory) -> Vec<String> {
+    fn names(&self, directory: &Directory) -> Vec<String> {
         let mut names: Vec<String> = self
             .attached
             .keys()

@@ -154,10 +154,11 @@ fn a_key_that_is_used_again_is_two_connections() {
 
     // The first connection's end is not the second one's.
     assert!(reports(|r| table.end_closed(SECOND_NS, &mut kernel, &mut { r }).unwrap()).is_empty());
-    let left = reports(|r| table.finish(SECOND_NS, &mut kernel, &mut { r }).unwrap());
+    let mut totals = Totals::default();
+    let left = reports(|r| totals = table.tell_all(SECOND_NS, &mut kernel, &mut { r }).unwrap());
     assert_eq!(left, [(FlowEvent::Update, State::New, 1)]);
-    assert_eq!(table.totals().flows, 2);
-    assert_eq!(table.totals().counted.packets, 11);
+    assert_eq!((totals.flows, totals.counted.packets), (2, 11));
+    assert_eq!(table.sums(&mut kernel).unwrap(), totals);
 }
 
 #[test]
@@ -166,8 +167,8 @@ fn a_reuse_whose_first_opening_was_lost_counts_both() {
     kernel.0.insert(key(1), FlowEntry { incarnation: 1, ..entry(3000, FlowState::New, 11) });
     let before = entry(1000, FlowState::Closed, 10);
     table.reopened(&open(key(1), 3000, 1), &before, &mut kernel, &mut |_| ()).unwrap();
-    table.finish(4000, &mut kernel, &mut |_| ()).unwrap();
-    assert_eq!((table.totals().flows, table.totals().counted.packets), (2, 11));
+    let totals = table.tell_all(4000, &mut kernel, &mut |_| ()).unwrap();
+    assert_eq!((totals.flows, totals.counted.packets), (2, 11));
 }
 
 #[test]
@@ -240,6 +241,36 @@ fn a_container_that_is_gone_keeps_its_name() {
         .opened(&open(key(1), 1000, 0), &mut kernel, &mut |report| report.ends[0] = Some(Identity::Host))
         .unwrap();
     let mut kept = None;
-    table.finish(2000, &mut kernel, &mut |report| kept = report.ends[0].clone()).unwrap();
+    table.tell_all(2000, &mut kernel, &mut |report| kept = report.ends[0].clone()).unwrap();
     assert_eq!(kept, Some(Identity::Host));
+}
+
+#[test]
+fn what_an_earlier_process_counted_is_known_and_not_told() {
+    let (mut table, mut kernel) = (Table::default(), Kernel::default());
+    kernel.0.insert(key(1), entry(SECOND_NS, FlowState::Established, 5));
+    table.adopt(&mut kernel).unwrap();
+    let before = table.sums(&mut kernel).unwrap();
+    assert_eq!(before.counted.packets, 5);
+    let sweep = |table: &mut Table, kernel: &mut Kernel, now_ns| {
+        reports(|r| table.sweep(now_ns, 100, true, kernel, &mut { r }).unwrap())
+    };
+    assert!(sweep(&mut table, &mut kernel, 3 * SECOND_NS).is_empty());
+    // What comes later is.
+    kernel.0.insert(key(1), entry(SECOND_NS, FlowState::Established, 7));
+    let swept = sweep(&mut table, &mut kernel, 4 * SECOND_NS);
+    assert_eq!(swept, [(FlowEvent::Update, State::Established, 7)]);
+    let since = table.sums(&mut kernel).unwrap().since(&before);
+    assert_eq!((since.flows, since.counted.packets, since.hooks[&hook(7)].packets), (0, 2, 2));
+}
+
+#[test]
+fn telling_all_takes_nothing_from_later_updates() {
+    let (mut table, mut kernel) = (Table::default(), Kernel::default());
+    kernel.0.insert(key(1), entry(1000, FlowState::New, 1));
+    table.opened(&open(key(1), 1000, 0), &mut kernel, &mut |_| ()).unwrap();
+    kernel.0.insert(key(1), entry(1000, FlowState::Established, 4));
+    table.tell_all(2000, &mut kernel, &mut |_| ()).unwrap();
+    let swept = reports(|r| table.sweep(3000, 100, true, &mut kernel, &mut { r }).unwrap());
+    assert_eq!(swept, [(FlowEvent::Update, State::Established, 4)]);
 }

@@ -1,0 +1,210 @@
+//! Somebody who reads records: what of the pipeline's reports is for them, since when, and how it is written.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use weir_core::filter::Filter;
+use weir_core::flow::Totals;
+use weir_core::loss::{EventLosses, Tallies};
+use weir_core::record::{FlowEvent, FlowRecord, PacketRecord, Record, SummaryRecord};
+use weir_core::scene::Scene;
+
+use crate::cli::ObserveArgs;
+use crate::error::Error;
+use crate::outlet::Outlet;
+use crate::output::Format;
+
+/// All that was counted until some moment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sums {
+    pub(super) totals: Totals,
+    pub(super) tallies: Tallies,
+    pub(super) losses: EventLosses,
+    pub(super) names_evicted: u64,
+}
+
+/// One reader of records.
+pub(crate) struct Observer {
+    outlet: Outlet,
+    packets: bool,
+    /// Whether flows that outlive the reading get a last record: programs want their
+    /// counters, a person would have to read a line for each.
+    leftovers: bool,
+    finishing: bool,
+    updates: Option<Updates>,
+    /// Ends after this time.
+    lasts: Option<Duration>,
+    came: Came,
+}
+
+/// When an observer came, and how things stood.
+struct Came {
+    at: Instant,
+    /// Flows without a packet since are none of its business.
+    at_ns: u64,
+    before: Sums,
+}
+
+/// Reports of living flows, at the observer's own pace.
+struct Updates {
+    every: Duration,
+    next: Instant,
+    /// The newest of each flow, by its id.
+    waiting: HashMap<String, FlowRecord>,
+}
+
+impl Observer {
+    pub(crate) fn new(outlet: Outlet, arguments: &ObserveArgs) -> Self {
+        let now = Instant::now();
+        Self {
+            outlet,
+            packets: arguments.packets,
+            leftovers: matches!(arguments.output.format, Format::Json | Format::Jsonl),
+            finishing: false,
+            updates: arguments.updates.map(|every| Updates {
+                every,
+                next: now + every,
+                waiting: HashMap::new(),
+            }),
+            lasts: arguments.for_,
+            came: Came { at: now, at_ns: 0, before: Sums::default() },
+        }
+    }
+
+    pub(super) fn filter(&self) -> &Filter {
+        self.outlet.filter()
+    }
+
+    /// It begins now; `before` is what was counted until now.
+    pub(super) fn begin(&mut self, now_ns: u64, before: Sums) {
+        let now = Instant::now();
+        self.came = Came { at: now, at_ns: now_ns, before };
+        if let Some(updates) = &mut self.updates {
+            updates.next = now + updates.every;
+        }
+    }
+
+    pub(super) fn update_interval(&self) -> Option<Duration> {
+        self.updates.as_ref().map(|updates| updates.every)
+    }
+
+    /// When it ends by itself.
+    pub(super) fn ends(&self) -> Option<Instant> {
+        self.lasts.map(|lasts| self.came.at + lasts)
+    }
+
+    /// Whether all that was asked for is printed, nobody reads it any more, or the time is over.
+    pub(super) fn is_done(&self) -> bool {
+        self.outlet.is_done() || self.ends().is_some_and(|ends| ends <= Instant::now())
+    }
+
+    pub(super) fn check(&mut self) -> Result<(), Error> {
+        self.outlet.check()
+    }
+
+    /// Takes what is reported of a flow whose last packet came at `last_ns`.
+    pub(super) fn flow(&mut self, record: &FlowRecord, last_ns: u64) {
+        if self.packets || self.outlet.is_done() || last_ns < self.came.at_ns {
+            return;
+        }
+        match record.event {
+            FlowEvent::Update if self.finishing && !self.leftovers => return,
+            FlowEvent::Update if !self.finishing => {
+                if let Some(updates) = &mut self.updates {
+                    updates.waiting.insert(record.id.clone(), record.clone());
+                }
+                return;
+            }
+            FlowEvent::Close => {
+                if let Some(updates) = &mut self.updates {
+                    updates.waiting.remove(&record.id);
+                }
+            }
+            FlowEvent::Open | FlowEvent::Update => {}
+        }
+        self.write(Record::Flow(record.clone()));
+    }
+
+    pub(super) fn packet(&mut self, record: &PacketRecord) {
+        if self.packets && !self.outlet.is_done() {
+            self.write(Record::Packet(record.clone()));
+        }
+    }
+
+    /// The table was read: writes the updates that are due.
+    pub(super) fn table_was_read(&mut self) {
+        let now = Instant::now();
+        let Some(updates) = &mut self.updates else { return };
+        // The table is read as often as the most eager observer wants it: the nearest of these moments will do.
+        if updates.next > now + updates.every / 2 {
+            return;
+        }
+        updates.next = now + updates.every;
+        let mut due: Vec<FlowRecord> = updates.waiting.drain().map(|(_, record)| record).collect();
+        due.sort_by_key(|record| record.time);
+        for record in due {
+            self.write(Record::Flow(record));
+        }
+    }
+
+    fn write(&mut self, record: Record) {
+        self.outlet.record(record);
+    }
+
+    /// From now on updates are of flows that outlive the reading.
+    pub(super) fn begin_finish(&mut self) {
+        self.finishing = true;
+        // Each is told once more anyway, with its last counters.
+        self.updates = None;
+    }
+
+    /// Writes the summary of what came since it began.
+    pub(super) fn finish(&mut self, scene: &Scene, now: &Sums) {
+        let before = &self.came.before;
+        let totals = now.totals.since(&before.totals);
+        let mut not_flows = BTreeMap::new();
+        let mut lost = BTreeMap::new();
+        let tallies: Vec<_> = now
+            .tallies
+            .iter()
+            .map(|(key, counters)| {
+                (*key, counters.since(before.tallies.get(key).copied().unwrap_or_default()))
+            })
+            .filter(|(_, counters)| counters.packets > 0)
+            .collect();
+        for ((_, reason), counters) in &tallies {
+            let counts = if reason.is_loss() { &mut lost } else { &mut not_flows };
+            *counts.entry(reason.name()).or_default() += counters.packets;
+        }
+        let events = std::iter::zip(now.losses.named(), before.losses.named())
+            .map(|((name, now), (_, before))| (name, now.saturating_sub(before)));
+        let names = now.names_evicted.saturating_sub(before.names_evicted);
+        for (name, count) in events.chain([("dns_names_evicted", names)]) {
+            if count > 0 {
+                lost.insert(name, count);
+            }
+        }
+        let in_flows = totals.hooks.iter().map(|(hook, counters)| (*hook, *counters));
+        let in_none = tallies.iter().map(|((hook, _), counters)| (*hook, *counters));
+        let mut interfaces = scene.interface_counters(in_flows.chain(in_none));
+        interfaces.retain(|one| one.ingress_packets + one.egress_packets > 0);
+        let duration = self.came.at.elapsed();
+        self.outlet.finish(|records| SummaryRecord {
+            time: jiff::Timestamp::now(),
+            duration_ms: (duration.as_micros() as f64) / 1_000.0,
+            flows: totals.flows,
+            packets: totals.counted.packets,
+            bytes: totals.counted.bytes,
+            requests: None,
+            records,
+            not_flows,
+            not_parsed: BTreeMap::new(),
+            lost,
+            interfaces,
+        });
+    }
+
+    pub(super) fn flush(&mut self) {
+        self.outlet.flush();
+    }
+}
