@@ -46,6 +46,11 @@ impl Directory {
         unique.into_iter().collect()
     }
 
+    /// Every container whose addresses were told, with these.
+    pub fn container_addresses(&self) -> impl Iterator<Item = (&Arc<Container>, &[IpAddr])> {
+        self.containers.values().map(|(container, addresses)| (container, &addresses[..]))
+    }
+
     /// Says what a container is and which addresses it has, in place of what
     /// was said under this key before. An address that another container still
     /// holds goes to this one: it is the newer.

@@ -14,6 +14,7 @@ mod namespaces;
 mod netlink;
 mod owners;
 mod pending;
+mod places;
 mod watcher;
 
 use std::io;
@@ -28,6 +29,8 @@ use weir_core::endpoint::Container;
 
 use crate::containers::EngineChoice;
 use watcher::Watcher;
+
+pub use places::Places;
 
 /// What [`watch`] looks at.
 #[derive(Debug, Clone, Default)]
@@ -100,6 +103,8 @@ pub struct Interface {
     /// The number, as seen from here, of the network namespace of a veth's
     /// other end, if that is another one than this. Numbers are used again.
     pub peer_netns: Option<i32>,
+    /// The bridge (or other device) that it is a port of.
+    pub master_ifindex: Option<u32>,
     /// Whether it is switched on (not whether a carrier is there).
     pub up: bool,
 }

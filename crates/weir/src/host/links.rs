@@ -99,9 +99,10 @@ mod tests {
             kind: InterfaceKind::Veth,
             ethernet: true,
             peer_netns,
+            master_ifindex: None,
             up: true,
         };
-        Link { interface, peer_ifindex: Some(peer_ifindex) }
+        Link { interface, peer_ifindex: Some(peer_ifindex), mac: None }
     }
 
     #[test]

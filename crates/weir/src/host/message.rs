@@ -23,12 +23,15 @@ pub(super) const RTM_DELNSID: u16 = 89;
 pub(super) const RTM_GETNSID: u16 = 90;
 
 /// Attributes (linux/if_link.h, linux/if_addr.h, linux/net_namespace.h).
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 pub(super) const IFLA_EXT_MASK: u16 = 29;
 const IFLA_LINK_NETNSID: u16 = 37;
+pub(super) const IFLA_TARGET_NETNSID: u16 = 46;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 pub(super) const IFA_TARGET_NETNSID: u16 = 10;
@@ -52,6 +55,8 @@ pub(super) struct Link {
     pub(super) interface: Interface,
     /// Index of the other end (of a veth), in the namespace where that is.
     pub(super) peer_ifindex: Option<u32>,
+    /// Its hardware address, where that is as long as Ethernet's.
+    pub(super) mac: Option<[u8; 6]>,
 }
 
 /// An address of an interface.
@@ -142,13 +147,19 @@ fn link(payload: &[u8]) -> Option<Option<Link>> {
             kind: InterfaceKind::Other,
             ethernet: matches!(layer, ARPHRD_ETHER | ARPHRD_LOOPBACK),
             peer_netns: None,
+            master_ifindex: None,
             up: u32_at(payload, 8)? & IFF_UP != 0,
         },
         peer_ifindex: None,
+        mac: None,
     };
     for (kind, value) in attributes(body) {
         match kind {
+            IFLA_ADDRESS => link.mac = value.try_into().ok(),
             IFLA_IFNAME => link.interface.name = text(value),
+            IFLA_MASTER => {
+                link.interface.master_ifindex = u32_at(value, 0).filter(|ifindex| *ifindex != 0);
+            }
             IFLA_LINK => link.peer_ifindex = u32_at(value, 0).filter(|ifindex| *ifindex != 0),
             IFLA_LINK_NETNSID => link.interface.peer_netns = i32_at(value, 0).filter(|nsid| *nsid >= 0),
             IFLA_LINKINFO if attributes(value).any(|(k, v)| k == IFLA_INFO_KIND && text(v) == "veth") => {
@@ -251,6 +262,8 @@ mod tests {
         payload.extend(0u32.to_ne_bytes());
         payload.extend(attribute(IFLA_IFNAME, b"veth1234\0"));
         payload.extend(attribute(9999, &[1; 33]));
+        payload.extend(attribute(IFLA_ADDRESS, &[2, 0, 0, 0, 0, 7]));
+        payload.extend(attribute(IFLA_MASTER, &5u32.to_ne_bytes()));
         payload.extend(attribute(IFLA_LINK, &2u32.to_ne_bytes()));
         payload.extend(attribute(IFLA_LINK_NETNSID, &3i32.to_ne_bytes()));
         // Nested attributes may carry the flag that says so.
@@ -266,7 +279,7 @@ mod tests {
     #[test]
     fn reads_a_veth() {
         let Message::Link(link) = only(parse(&datagram(RTM_NEWLINK, &veth(0)))) else { panic!("not a link") };
-        assert_eq!(link.peer_ifindex, Some(2));
+        assert_eq!((link.peer_ifindex, link.mac), (Some(2), Some([2, 0, 0, 0, 0, 7])));
         assert_eq!(
             link.interface,
             Interface {
@@ -275,6 +288,7 @@ mod tests {
                 kind: InterfaceKind::Veth,
                 ethernet: true,
                 peer_netns: Some(3),
+                master_ifindex: Some(5),
                 up: true
             }
         );

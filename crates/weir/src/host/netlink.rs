@@ -64,8 +64,23 @@ impl Requests {
     /// # Errors
     /// The kernel refuses or the socket fails.
     pub(super) fn links(&mut self) -> io::Result<Vec<Link>> {
+        self.links_of(None)
+    }
+
+    /// All interfaces of the network namespace that has this number here.
+    ///
+    /// # Errors
+    /// No such namespace (any more), no right to look into it, or the socket fails.
+    pub(super) fn links_in(&mut self, nsid: i32) -> io::Result<Vec<Link>> {
+        self.links_of(Some(nsid))
+    }
+
+    fn links_of(&mut self, nsid: Option<i32>) -> io::Result<Vec<Link>> {
         let mut body = vec![0; message::IFINFOMSG_BYTES];
         put(&mut body, message::IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
+        if let Some(nsid) = nsid {
+            put(&mut body, message::IFLA_TARGET_NETNSID, nsid.to_ne_bytes());
+        }
         self.dump(message::RTM_GETLINK, &body, |message| match message {
             Message::Link(link) => Some(link),
             _ => None,
@@ -100,15 +115,16 @@ impl Requests {
         })
     }
 
-    /// All addresses of the network namespace that has this number here.
+    /// All addresses of the network namespace that has this number here, with
+    /// their interfaces' indexes there.
     ///
     /// # Errors
     /// No such namespace (any more), no right to look into it, or the socket fails.
-    pub(super) fn addresses_in(&mut self, nsid: i32) -> io::Result<Vec<IpAddr>> {
+    pub(super) fn addresses_in(&mut self, nsid: i32) -> io::Result<Vec<(u32, IpAddr)>> {
         let mut body = vec![0; message::IFADDRMSG_BYTES];
         put(&mut body, message::IFA_TARGET_NETNSID, nsid.to_ne_bytes());
         self.dump(message::RTM_GETADDR, &body, |message| match message {
-            Message::Address(Address { ip, nsid: Some(of), .. }) if of == nsid => Some(ip),
+            Message::Address(Address { ifindex, ip, nsid: Some(of) }) if of == nsid => Some((ifindex, ip)),
             _ => None,
         })
     }
@@ -331,7 +347,7 @@ mod tests {
         // The socket is as good as before.
         assert!(requests.links().unwrap().iter().any(|link| link.interface.name == "lo"));
         assert_eq!(requests.link(u32::MAX >> 1).unwrap(), None);
-        assert_eq!(requests.addresses_in(i32::MAX).unwrap_or_default(), [] as [IpAddr; 0]);
+        assert_eq!(requests.addresses_in(i32::MAX).unwrap_or_default(), [] as [(u32, IpAddr); 0]);
     }
 
     #[test]

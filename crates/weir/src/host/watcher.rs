@@ -277,7 +277,7 @@ impl<'a> Watcher<'a> {
         // A namespace that is gone, or one that weir may not look into: then
         // there is only what the engine says.
         if let Ok(addresses) = self.requests.addresses_in(nsid) {
-            self.owners.put_addresses(nsid, addresses);
+            self.owners.put_addresses(nsid, addresses.into_iter().map(|(_, ip)| ip).collect());
         }
     }
 
