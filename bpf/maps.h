@@ -58,6 +58,19 @@ struct {
 	__uint(max_entries, 8 * 1024 * 1024);
 } events SEC(".maps");
 
+/*
+ * The rules of redirects in their user's own words (JSON, filled up with zeros), by
+ * their numbers. The programs have no use for it: it is a map so that it lives as
+ * long as what follows from it.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(key_size, 4);
+	__uint(value_size, 4096);
+	__uint(max_entries, 4096);
+} redirect_texts SEC(".maps");
+
 /* Written by the programs, read by user space through its memory map. */
 struct kernel_losses losses = {};
 

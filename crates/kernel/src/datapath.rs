@@ -18,6 +18,7 @@ use crate::pins::{Owned, PinDirectory, PinError, Taken};
 use crate::reader::{self, Reader, ReaderError, SleepFlag};
 use crate::skeleton::abi::types::event_kind;
 use crate::skeleton::veth::{OpenVethSkel, VethSkel, VethSkelBuilder};
+use crate::texts::{RuleTexts, TextsError};
 
 /// What is decided before the programs are loaded.
 #[derive(Debug, Clone)]
@@ -195,6 +196,14 @@ impl Datapath {
             MapHandle::try_from(&maps.flows).map_err(io::Error::other)?,
             MapHandle::try_from(&maps.tallies).map_err(io::Error::other)?,
         ))
+    }
+
+    /// The rules in force, in their user's own words.
+    ///
+    /// # Errors
+    /// No descriptor is left for the process.
+    pub fn rule_texts(&self) -> Result<RuleTexts, TextsError> {
+        RuleTexts::of(&self.skeleton.maps.redirect_texts)
     }
 
     /// Starts the thread that reads the event ring. `deliver` gets every event, in

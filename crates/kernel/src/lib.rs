@@ -12,6 +12,7 @@ mod flows;
 mod pins;
 mod reader;
 mod test_run;
+mod texts;
 
 pub use clock::monotonic_now_ns;
 pub use datapath::{Datapath, LoadError, Options, ProgramName};
@@ -19,6 +20,7 @@ pub use flows::{FlowTable, TableError};
 pub use pins::{DEFAULT_BPFFS, PinDirectory, PinError};
 pub use reader::ReaderError;
 pub use test_run::{TestRun, test_run};
+pub use texts::{RuleTexts, TextsError};
 
 #[allow(
     missing_docs,

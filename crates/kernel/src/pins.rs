@@ -184,8 +184,13 @@ impl PinDirectory {
     /// Entries of the pinned flow table, if there is one.
     #[must_use]
     pub fn max_flows(&self) -> Option<u32> {
-        let map = MapHandle::from_pinned_path(self.state().join(MAPS).join("flows")).ok()?;
+        let map = MapHandle::from_pinned_path(self.map("flows")).ok()?;
         Some(map.max_entries())
+    }
+
+    /// Where a map of this build's state is pinned.
+    pub(crate) fn map(&self, name: &str) -> PathBuf {
+        self.state().join(MAPS).join(name)
     }
 
     /// The folders of all versions.

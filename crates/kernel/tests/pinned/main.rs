@@ -4,3 +4,4 @@
 mod errors;
 mod host;
 mod takeover;
+mod texts;
