@@ -34,6 +34,8 @@
 //! - **Skip what nobody needs.** [`Step::Skip`] costs nothing, however long the
 //!   body is, and keeps its length exact, also where bytes are missing.
 
+use std::collections::BTreeSet;
+
 mod attribute;
 mod conversation;
 mod detect;
@@ -43,6 +45,7 @@ mod exchange;
 #[cfg(test)]
 mod harness;
 mod http;
+mod http2;
 mod lane;
 mod pairs;
 mod postgresql;
@@ -63,6 +66,7 @@ pub use crate::stream::{End, Gap};
 /// Those that are sure of themselves stand first.
 pub static PROTOCOLS: &[&Protocol] = &[
     &http::PROTOCOL,
+    &http2::PROTOCOL,
     &tls::PROTOCOL,
     &redis::PROTOCOL,
     &postgresql::PROTOCOL,
@@ -72,7 +76,9 @@ pub static PROTOCOLS: &[&Protocol] = &[
 
 /// The names of all protocols, as they stand in records.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    PROTOCOLS.iter().map(|protocol| protocol.name)
+    // HTTP/2 is HTTP, too, and calls are made with it.
+    let own = PROTOCOLS.iter().map(|protocol| protocol.name);
+    own.chain([http2::CALLS]).collect::<BTreeSet<_>>().into_iter()
 }
 
 /// A direction of a connection, by the roles of its ends.
@@ -303,6 +309,12 @@ pub trait Parser: Send {
     /// Nothing more comes in this direction. Bytes that were not understood
     /// until now never will be.
     fn close(&mut self, cx: &mut Context<'_>, direction: Direction, end: End);
+
+    /// After a [`Step::Switch`] to a named protocol: its parser, if there is
+    /// something to be handed over to it.
+    fn successor(&mut self) -> Option<Box<dyn Parser>> {
+        None
+    }
 
     /// The conversation is over, after both directions were closed or the
     /// protocol was switched: emit what is still open.

@@ -16,7 +16,7 @@ pub enum Class {
     RedisValues,
     /// Values of a URL's parameters whose names look like secrets.
     QueryStrings,
-    /// What databases quote in their errors.
+    /// What databases and gRPC servers quote in their errors.
     ErrorText,
 }
 

@@ -123,6 +123,36 @@ fn http_is_what_zeek_says() {
     assert_only(&differing, &explained("### HTTP against Zeek"), logs.len());
 }
 
+/// Methods and statuses, of gRPC too.
+#[test]
+fn http2_is_what_tshark_says() {
+    let Some(folder) = captures() else { return };
+    let mut frames: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for row in expected(&folder, "tshark-http2.jsonl") {
+        frames.entry(text(&row["file"])).or_default().push(row);
+    }
+    let mut differing = BTreeMap::new();
+    for (file, rows) in &frames {
+        let tshark = count(rows.iter().flat_map(|row| {
+            ["http2.headers.method", "http2.headers.status"]
+                .into_iter()
+                .flat_map(|column| row[column].as_array().into_iter().flatten().map(|said| vec![text(said)]))
+        }));
+        let records = [requests(&folder, file, "http"), requests(&folder, file, "grpc")].concat();
+        let second = records.iter().map(|record| &record["attributes"]);
+        let second = second.filter(|attributes| attributes["network.protocol.version"] == "2");
+        let weir = count(second.flat_map(|attributes| {
+            let method = attributes["http.request.method"].as_str().map(str::to_owned);
+            let status = attributes["http.response.status_code"].as_u64().map(|status| status.to_string());
+            [method, status].into_iter().flatten().map(|said| vec![said]).collect::<Vec<_>>()
+        }));
+        if tshark != weir {
+            differing.insert(file.clone(), format!("tshark {tshark:?}, weir {weir:?}"));
+        }
+    }
+    assert_only(&differing, &explained("### HTTP/2 against tshark"), frames.len());
+}
+
 #[test]
 fn dns_is_what_tshark_says() {
     let Some(folder) = captures() else { return };

@@ -67,6 +67,16 @@ attributes! {
     NetworkProtocolVersion = "network.protocol.version",
     /// What carries the protocol: `tcp`, `udp`.
     NetworkTransport = "network.transport",
+    /// Package, service and method that were called.
+    RpcMethod = "rpc.method",
+    /// How the call went.
+    RpcResponseStatusCode = "rpc.response.status_code",
+    /// Messages that the server sent.
+    RpcReceivedMessages = "weir.rpc.received_messages",
+    /// Messages that the client sent.
+    RpcSentMessages = "weir.rpc.sent_messages",
+    /// Which kind of calls it is.
+    RpcSystemName = "rpc.system.name",
     /// The server's name, as the client called it.
     ServerAddress = "server.address",
     /// The server's port, as the client named it.

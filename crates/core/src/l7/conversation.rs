@@ -153,7 +153,7 @@ impl Conversation {
                 let Stage::Listening(listener) = std::mem::replace(&mut self.stage, Stage::Passing) else {
                     return;
                 };
-                self.begin(protocol, client, self.facts.late);
+                self.begin(protocol, client, self.facts.late, None);
                 for (side, bytes, time_ns) in listener.into_pieces() {
                     self.data(side, &bytes, time_ns, tally, emit);
                 }
@@ -161,13 +161,19 @@ impl Conversation {
         }
     }
 
-    fn begin(&mut self, protocol: &'static Protocol, client: Side, late: bool) {
-        let transport = self.facts.transport;
+    fn begin(
+        &mut self,
+        protocol: &'static Protocol,
+        client: Side,
+        late: bool,
+        parser: Option<Box<dyn Parser>>,
+    ) {
+        let start = Start { transport: self.facts.transport, late, reveal: self.reveal };
         self.facts.client = Some(client);
         self.stage = Stage::Talking(Box::new(Talk {
             protocol,
             client,
-            parser: (protocol.parser)(Start { transport, late, reveal: self.reveal }),
+            parser: parser.unwrap_or_else(|| (protocol.parser)(start)),
             lanes: [Lane::new(late), Lane::new(late)],
         }));
     }
@@ -187,11 +193,12 @@ impl Conversation {
             Change::Switch(next) => next,
         };
         let Stage::Talking(mut talk) = std::mem::replace(&mut self.stage, Stage::Passing) else { return };
+        let successor = talk.parser.successor();
         talk.finish(emit);
         self.switches += 1;
         let Talk { client, lanes: [to_server, to_client], .. } = *talk;
         match next {
-            Some(protocol) => self.begin(protocol, client, false),
+            Some(protocol) => self.begin(protocol, client, false, successor),
             None => {
                 self.facts.late = false;
                 self.stage = Stage::Listening(Listener::default());
@@ -231,7 +238,7 @@ impl Talk {
         work: impl FnOnce(&mut Lane, &mut Place<'_, '_>) -> R,
     ) -> R {
         let (name, client) = (self.protocol.name, self.client);
-        let mut emit = |exchange| emit(name, client, exchange);
+        let mut emit = |exchange: Exchange| emit(exchange.protocol.unwrap_or(name), client, exchange);
         let mut place = Place {
             parser: &mut *self.parser,
             protocol: self.protocol,
@@ -320,7 +327,7 @@ impl Talk {
 
     fn finish(&mut self, emit: &mut Emit<'_>) {
         let (name, client) = (self.protocol.name, self.client);
-        let mut emit = |exchange| emit(name, client, exchange);
+        let mut emit = |exchange: Exchange| emit(exchange.protocol.unwrap_or(name), client, exchange);
         self.parser.finish(&mut Context { emit: &mut emit });
     }
 }

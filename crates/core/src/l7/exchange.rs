@@ -36,6 +36,8 @@ impl Part {
 /// redacted already.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Exchange {
+    /// What is spoken, where that is more than what the connection speaks.
+    pub protocol: Option<&'static str>,
     /// What was asked for: the method, the command. Empty if not known.
     pub operation: String,
     /// Of what: path, statement, key, name.

@@ -12,12 +12,13 @@ mod tests;
 
 use super::{
     Attribute, Context, Direction, End, Exchange, Fifo, Gap, Guess, Heads, Parser, Part, Protocol, Resync,
-    Skipped, Start, Step, Times, Transport, websocket,
+    Skipped, Start, Step, Times, Transport, http2, websocket,
 };
 use crate::record::Capture;
 use crate::reveal::Reveal;
 use head::Framing;
-use message::{Answering, asked};
+pub(super) use head::{Head, StatusLine, TARGET_BYTES_MAX, cut, request_line};
+pub(super) use message::{Answering, asked};
 
 /// Longer than any server accepts by default.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -64,6 +65,8 @@ struct Http {
     /// It said more, before it knew whether it may.
     client_waits: bool,
     reveal: Reveal,
+    /// What reads HTTP/2, where the server has agreed to it.
+    successor: Option<Box<dyn Parser>>,
 }
 
 #[derive(Default)]
@@ -112,6 +115,7 @@ impl Http {
             wants_switch: false,
             client_waits: false,
             reveal: start.reveal,
+            successor: None,
         }
     }
 
@@ -242,6 +246,17 @@ impl Http {
             // Not the answer yet; its bytes count with those of the answer.
             self.interim_bytes += length;
             return Some(After::Http);
+        }
+        if status == 101 && head.upgrade.as_deref() == Some("h2c") {
+            // The answer comes on the first stream.
+            let mut request = self.fifo.answer().unwrap_or_default();
+            if request.request.is_none() {
+                request.note(self.doubt);
+            } else if self.fifo.is_empty() && matches!(self.asking, Asking::Queued) {
+                self.asking = Asking::Nothing;
+            }
+            self.successor = Some(http2::upgraded(request, self.interim_bytes + length, self.reveal));
+            return Some(After::Other(Some(&http2::PROTOCOL)));
         }
         let request = self.fifo.front_mut();
         let known = request.is_some();
@@ -485,6 +500,10 @@ impl Parser for Http {
                 self.unpair(cx, unpaired, Capture::Complete);
             }
         }
+    }
+
+    fn successor(&mut self) -> Option<Box<dyn Parser>> {
+        self.successor.take()
     }
 
     fn finish(&mut self, cx: &mut Context<'_>) {

@@ -120,11 +120,12 @@ impl Lane {
     /// Bytes that are missing at this place.
     pub(super) fn gap(&mut self, at: &mut Place<'_, '_>, length: u64, gap: Gap) {
         let mut length = length;
-        if self.skip.is_none() && self.kept.is_empty() && !self.lost {
-            let next = at.parser.skips_next(at.direction);
-            self.skip = next.map(|asked| Skip { asked, left: asked, passed: 0, gap: None });
-        }
-        if let Some(skip) = &mut self.skip {
+        while length > 0 {
+            if self.skip.is_none() && self.kept.is_empty() && !self.lost {
+                let next = at.parser.skips_next(at.direction).filter(|asked| *asked > 0);
+                self.skip = next.map(|asked| Skip { asked, left: asked, passed: 0, gap: None });
+            }
+            let Some(skip) = &mut self.skip else { break };
             let passed = skip.left.min(length);
             skip.left -= passed;
             skip.passed += passed;

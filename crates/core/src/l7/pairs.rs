@@ -184,6 +184,12 @@ impl<K: Hash + Eq + Clone, T> Keyed<K, T> {
         self.pending.get_mut(key).map(|(_, request)| request)
     }
 
+    /// Whether a request waits under this key.
+    #[must_use]
+    pub fn contains(&self, key: &K) -> bool {
+        self.pending.contains_key(key)
+    }
+
     /// How many requests wait for their answer.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -3,7 +3,7 @@
 use crate::reveal::{self, Class, Reveal};
 
 /// What stands in a secret's place, as OpenTelemetry recommends.
-const REDACTED: &str = "REDACTED";
+pub(super) const REDACTED: &str = "REDACTED";
 
 /// Names of parameters that hold secrets contain one of these.
 const SECRET_NAMES: [&str; 14] = [
@@ -85,7 +85,8 @@ fn push_parameter(redacted: &mut String, parameter: &str, hides: fn(&str) -> boo
     }
 }
 
-fn unescape(name: &str) -> String {
+/// Without percent escapes.
+pub(super) fn unescape(name: &str) -> String {
     let mut bytes = Vec::with_capacity(name.len());
     let mut rest = name.as_bytes();
     while let [first, tail @ ..] = rest {

@@ -6,7 +6,7 @@ use crate::reveal::Reveal;
 /// As many headers as servers accept.
 const HEADERS_MAX: usize = 128;
 /// Longer ones are cut: no server takes them.
-const TARGET_BYTES_MAX: usize = 8 * 1024;
+pub(in crate::l7) const TARGET_BYTES_MAX: usize = 8 * 1024;
 const TEXT_BYTES_MAX: usize = 256;
 /// A method is a word; a longer one is something else.
 const METHOD_BYTES_MAX: usize = 32;
@@ -27,7 +27,7 @@ pub(super) enum Framing {
 
 /// What a head says, redacted.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Head {
+pub(in crate::l7) struct Head {
     pub(super) framing: Framing,
     pub(super) host: Option<String>,
     pub(super) user_agent: Option<String>,
@@ -39,7 +39,7 @@ pub(super) struct Head {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct RequestLine {
+pub(in crate::l7) struct RequestLine {
     pub(super) method: String,
     pub(super) target: String,
     /// It shows what is left out by default.
@@ -49,10 +49,10 @@ pub(super) struct RequestLine {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct StatusLine {
-    pub(super) version: String,
-    pub(super) status: u16,
-    pub(super) reason: String,
+pub(in crate::l7) struct StatusLine {
+    pub(in crate::l7) version: String,
+    pub(in crate::l7) status: u16,
+    pub(in crate::l7) reason: String,
 }
 
 /// Whether bytes begin with a request.
@@ -184,11 +184,16 @@ pub(super) fn request(bytes: &[u8], reveal: Reveal) -> Option<(RequestLine, Head
     Some((request_line(method, &rest.join(" "), version, reveal), head))
 }
 
-fn request_line(method: &str, target: &str, version: Option<String>, reveal: Reveal) -> RequestLine {
+pub(in crate::l7) fn request_line(
+    method: &str,
+    target: &str,
+    version: Option<String>,
+    reveal: Reveal,
+) -> RequestLine {
     // A target of the form host:port has nothing to redact but what stands before an @.
     let target = cut(target, TARGET_BYTES_MAX);
     let (target, revealed) = match method {
-        "CONNECT" => (redact::authority(target), false),
+        "CONNECT" if !target.starts_with('/') => (redact::authority(target), false),
         _ => redact::url_but(target, reveal),
     };
     RequestLine { method: cut(method, METHOD_BYTES_MAX).to_owned(), target, revealed, version }
@@ -238,7 +243,7 @@ impl Head {
         self.finish();
     }
 
-    fn header(&mut self, name: &str, value: &[u8]) {
+    pub(in crate::l7) fn header(&mut self, name: &str, value: &[u8]) {
         let is = |expected: &str| name.eq_ignore_ascii_case(expected);
         let value = value.trim_ascii();
         let text = || cut(&String::from_utf8_lossy(value), TEXT_BYTES_MAX).to_owned();
@@ -289,7 +294,7 @@ impl Head {
         }
     }
 
-    fn anomaly(&mut self, what: &'static str) {
+    pub(in crate::l7) fn anomaly(&mut self, what: &'static str) {
         if !self.anomalies.contains(&what) {
             self.anomalies.push(what);
         }
@@ -319,7 +324,7 @@ impl<'a> Iterator for Lines<'a> {
     }
 }
 
-fn cut(text: &str, bytes_max: usize) -> &str {
+pub(in crate::l7) fn cut(text: &str, bytes_max: usize) -> &str {
     let end = (0..=bytes_max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     text.get(..end.unwrap_or(0)).unwrap_or(text)
 }

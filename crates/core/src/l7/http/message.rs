@@ -6,17 +6,17 @@ use crate::record::Capture;
 use crate::reveal::Class;
 
 /// An answer, while it is read.
-pub(super) struct Answering {
-    pub(super) line: StatusLine,
-    pub(super) part: Part,
-    pub(super) body_bytes: u64,
-    pub(super) capture: Capture,
-    pub(super) anomalies: Vec<&'static str>,
+pub(in crate::l7) struct Answering {
+    pub(in crate::l7) line: StatusLine,
+    pub(in crate::l7) part: Part,
+    pub(in crate::l7) body_bytes: u64,
+    pub(in crate::l7) capture: Capture,
+    pub(in crate::l7) anomalies: Vec<&'static str>,
 }
 
 impl Answering {
     /// Puts the two together.
-    pub(super) fn add_to(self, exchange: &mut Exchange) {
+    pub(in crate::l7) fn add_to(self, exchange: &mut Exchange) {
         let Self { line, part, body_bytes, capture, anomalies } = self;
         let ok = line.status < 400;
         exchange.response = Some(part);
@@ -37,7 +37,7 @@ impl Answering {
 }
 
 /// What a request's head says.
-pub(super) fn asked(line: &RequestLine, head: &Head) -> Exchange {
+pub(in crate::l7) fn asked(line: &RequestLine, head: &Head) -> Exchange {
     let mut exchange = Exchange {
         operation: line.method.clone(),
         target: Some(line.target.clone()).filter(|target| !target.is_empty()),
@@ -46,7 +46,9 @@ pub(super) fn asked(line: &RequestLine, head: &Head) -> Exchange {
     if line.revealed {
         exchange.revealed.insert(Class::QueryStrings);
     }
-    if head::METHODS.contains(&line.method.as_str()) {
+    if line.method.is_empty() {
+        // HTTP/2, and it is not known.
+    } else if head::METHODS.contains(&line.method.as_str()) {
         exchange.set(Attribute::HttpRequestMethod, line.method.as_str());
     } else {
         exchange.set(Attribute::HttpRequestMethod, "_OTHER");
