@@ -14,7 +14,7 @@
 #ifndef WEIR_ABI_H
 #define WEIR_ABI_H
 
-#define ABI_VERSION 1
+#define ABI_VERSION 2
 
 /* Where a packet was seen, from the point of view of the device that the
  * program is attached to. At the host side of a container's veth, ingress is
@@ -40,7 +40,18 @@ enum event_kind {
 	EVENT_CLOSE = 3,
 	EVENT_PACKET = 4,
 	EVENT_DNS = 5,
-	EVENT_KINDS = 6, /* size of arrays indexed by event_kind */
+	EVENT_PAYLOAD = 6, /* in a ring of its own */
+	EVENT_KINDS = 7,   /* size of arrays indexed by event_kind */
+};
+
+/* Whether a flow's payload is copied for user space (`weir audit`). Decided
+ * once in a flow's life. */
+enum capture_state {
+	CAPTURE_UNDECIDED = 0, /* nothing was said yet that could be understood */
+	CAPTURE_ON = 1,
+	CAPTURE_OFF_ASKED = 2,	    /* user space wants no more of it */
+	CAPTURE_NOT_UNDERSTOOD = 3, /* neither end begins like a protocol that weir reads */
+	CAPTURE_OVERLOAD = 4,	    /* it began when the ring was nearly full */
 };
 
 /* Why a packet is not in the counters of a flow. Each is counted per interface
@@ -90,7 +101,11 @@ struct flow_direction {
 	__u32 zero_windows;
 	__u8 tcp_flags; /* all that were seen, ORed */
 	__u8 fin_acked; /* 1: the other end has acknowledged this end's FIN */
-	__u8 pad[2];
+	/* What follows is for captures of payload. A turn is what an end says until the other one speaks. */
+	__u8 turns_looked_at; /* in search of a protocol, without finding one */
+	__u8 pad;
+	__u32 first_seq;  /* TCP: sequence number of the first byte that was seen, or would follow the SYN */
+	__u32 turn_bytes; /* payload in this turn; 0: it is the other end's */
 };
 
 struct flow {
@@ -105,7 +120,7 @@ struct flow {
 	__u8 state;	   /* enum flow_state */
 	__u8 initiator;	   /* which end of the key opened it: 0 or 1 */
 	__u8 midstream;	   /* 1: TCP, and its beginning was not seen */
-	__u8 pad;
+	__u8 capture;	   /* enum capture_state */
 	/* Counters only ever grow, over all incarnations: user space subtracts
 	 * the base that EVENT_REOPEN gave it. No packet falls between two. */
 	struct flow_direction direction[2];
@@ -172,6 +187,45 @@ struct event_dns {
 	__u8 payload[DNS_CAPTURE_BYTES];
 };
 
+/* Payload of a flow, in the ring `payloads`. What was copied follows this struct. A
+ * record without payload_bytes tells where the stream has come to. */
+struct event_payload {
+	struct event event;
+	__u64 flow_first_ns;  /* with the key it names the connection */
+	__u32 seq;	      /* TCP: of the first of payload_bytes */
+	__u32 ack;	      /* TCP */
+	__u32 payload_bytes;  /* as sent */
+	__u32 captured_bytes; /* so many of them follow */
+	/* TCP, by end of the key: where the stream began, if that end's bit in `begun` is set. */
+	__u32 first_seq[2];
+	__u32 peer_next_seq; /* TCP: up to here the other end was seen to have sent */
+	__u8 tcp_flags;
+	__u8 source;	/* which end of the key sent it */
+	__u8 initiator; /* TCP: which end opened the connection; known if `begun` is not 0 */
+	__u8 begun;	/* TCP: bit 0, bit 1: the SYN of this end of the key was seen */
+};
+
+/* What user space wants of a flow; in the map `captures`. */
+struct capture {
+	__u64 flow_first_ns; /* of which connection: others with this key are not meant */
+	/* By end of the key: bytes before this sequence number need not be copied; if that end's `skip` is 1. */
+	__u32 skip_until_seq[2];
+	__u8 skip[2];
+	__u8 off; /* 1: nothing more is wanted, of either end */
+	__u8 pad[5];
+};
+
+/* How far ahead skip_until_seq may be: far enough for user space to renew it in
+ * time, near enough for an old one not to be taken for a new one when sequence
+ * numbers come round. */
+#define SKIP_BYTES_MAX 1073741824
+
+/* Between two records that tell where a skipped stream has come to; a power of 2. */
+#define SKIP_TOLD_EVERY_BYTES 268435456
+
+/* What of a turn is copied even when the ring is fuller than half. */
+#define TURN_HEAD_BYTES 4096
+
 struct tally_key {
 	__u32 ifindex;
 	__u8 hook;   /* enum hook */
@@ -189,12 +243,17 @@ struct kernel_losses {
 	__u64 ring_full[EVENT_KINDS]; /* events without room in the ring, by event_kind */
 	__u64 tally_full;	      /* packets that could not even be tallied */
 	__u64 dns_truncated;	      /* answers longer than DNS_CAPTURE_BYTES */
+	__u64 payload_shed_bytes;     /* bodies' bytes that were left out because the ring was half full */
 };
 
 /* Load-time switches: why each exists is said in config.h. */
 struct config {
 	__u8 packet_events;
-	__u8 pad[7];
+	__u8 audit;
+	__u8 pad[2];
+	__u32 payload_ring_bytes;
+	__u32 turn_bytes_max;
+	__u8 pad_end[4];
 };
 
 /* Names later fragments' ports; written by the first one. */

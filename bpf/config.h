@@ -6,7 +6,12 @@
 
 /* packet_events: one event for each packet (`weir observe --packets`). Off by
  * default: events for all packets cost a twentieth to a tenth of the
- * throughput even when nobody is woken for them. */
+ * throughput even when nobody is woken for them.
+ *
+ * audit: payload of flows that speak a protocol which weir reads (`weir audit`).
+ * payload_ring_bytes: size of the ring `payloads`, to tell how full it is.
+ * turn_bytes_max: of what one end says before the other one speaks, copy no more
+ * than this (0: all). */
 const volatile struct config config = {};
 
 #endif

@@ -7,6 +7,7 @@
 #include "maps.h"
 #include "packet.h"
 #include "emit.h"
+#include "payload.h"
 #include "tally.h"
 
 /* No hook of this flow's: two others count it already. */
@@ -90,6 +91,7 @@ static __always_inline void flow_begin(struct flow *flow, const struct packet *p
 	flow->state = FLOW_NEW;
 	flow->initiator = packet->source;
 	flow->midstream = 0;
+	flow->capture = CAPTURE_UNDECIDED;
 	if (packet->source & 1)
 		flow->direction[1].point[0].owner = owner;
 	else
@@ -124,6 +126,8 @@ static __always_inline __u8 flow_track_tcp(struct flow *flow, const struct packe
 	__u32 length = flow_segment_length(packet), end = packet->tcp_seq + length;
 	__u8 flags = packet->tcp_flags, seen = own->tcp_flags;
 
+	if (!seen)
+		own->first_seq = packet->tcp_seq + !!(flags & TCP_SYN);
 	if (!seen || flow_seq_after(end, own->next_seq))
 		own->next_seq = end;
 	else if (length)
@@ -184,6 +188,8 @@ static __always_inline void flow_follow(struct __sk_buff *skb, struct flow *flow
 		if (packet->later_fragment)
 			return;
 		ended = flow_track_tcp(flow, packet);
+		if (config.audit && payload_wanted(flow, packet))
+			payload_take(skb, flow, packet, hook);
 		if (ended) {
 			/* Short connections live within a tick: their end is worth the exact time. */
 			flow->last_ns = bpf_ktime_get_ns();
@@ -195,6 +201,8 @@ static __always_inline void flow_follow(struct __sk_buff *skb, struct flow *flow
 		flow_advance(flow, FLOW_ESTABLISHED);
 	if (packet->source_port == PORT_DNS && packet->key.protocol == PROTOCOL_UDP && !packet->later_fragment)
 		emit_dns(skb, packet, hook);
+	if (config.audit && packet->key.protocol == PROTOCOL_UDP && payload_is_dns(packet))
+		payload_take_datagram(skb, flow, packet, hook);
 	if (packet->quote_offset)
 		flow_note_quote(skb, packet->quote_offset, packet->key.protocol);
 }
@@ -262,6 +270,8 @@ static __always_inline bool flow_restart(struct flow *flow, const struct packet 
 			direction->point[0].owner = direction->point[1].owner = 0;
 			direction->tcp_flags = 0;
 			direction->fin_acked = 0;
+			direction->turns_looked_at = 0;
+			direction->turn_bytes = 0;
 		}
 		flow_begin(flow, packet, owner, now_ns);
 		flow->incarnation++;

@@ -71,11 +71,39 @@ struct {
 	__uint(max_entries, 4096);
 } redirect_texts SEC(".maps");
 
+/*
+ * Payload, from the programs to user space (`weir audit`; else a page). Apart
+ * from `events`, so that openings and ends are told however much is said.
+ * User space sets max_entries before loading.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 8 * 1024 * 1024);
+} payloads SEC(".maps");
+
+/*
+ * What user space wants of flows that it gets payload of: an entry where it
+ * wants less than all. Written by user space, which also takes it out when the
+ * flow ends; read by the programs. As many as there are flows, made one by one:
+ * most flows never have one.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct flow_key);
+	__type(value, struct capture);
+	__uint(max_entries, 262144);
+} captures SEC(".maps");
+
 /* Written by the programs, read by user space through its memory map. */
 struct kernel_losses losses = {};
 
 /* 1: the reader of `events` is about to sleep and wants to be woken by the next
  * record. Set by user space, cleared by the program that wakes it. */
 __u32 reader_sleeps = 0;
+
+/* The same for the reader of `payloads`; 2: it will look again soon by itself, and
+ * wants to be woken before that only if the ring fills. */
+__u32 payload_reader_sleeps = 0;
 
 #endif

@@ -17,6 +17,7 @@
 #include "tally.h"
 #include "packet.h"
 #include "emit.h"
+#include "payload.h"
 #include "flow.h"
 
 /* TCX_NEXT (6.6) and TC_ACT_UNSPEC have the same number: go on. */

@@ -28,6 +28,7 @@
 #define TCP_ACK 0x10
 
 #define PORT_DNS 53
+#define PORT_MDNS 5353
 
 #define ICMP_ECHO_REPLY 0
 #define ICMP_UNREACHABLE 3

@@ -153,7 +153,8 @@ fn rows(second: u32) -> Result<Vec<Row>> {
 }
 
 fn load(packet_events: bool) -> Result<Datapath> {
-    Datapath::load(&Options { max_flows: MAX_FLOWS, packet_events }).context("the programs do not load")
+    Datapath::load(&Options { max_flows: MAX_FLOWS, packet_events, audit: None })
+        .context("the programs do not load")
 }
 
 /// A datapath whose events are read and counted, as weir reads them.

@@ -5,7 +5,7 @@ mod key;
 mod table;
 mod timeout;
 
-pub use entry::{Counters, DirectionEntry, FlowEntry, FlowState, Point};
+pub use entry::{CaptureState, Counters, DirectionEntry, FlowEntry, FlowState, Point};
 pub use key::{FlowKey, Protocol, Side};
 pub use table::{EntrySource, Report, Table, Totals};
 pub use timeout::{LINGER_NS, Pressure};

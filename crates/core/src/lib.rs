@@ -5,6 +5,7 @@
 //!
 //! The parts, in the order in which data meets them:
 //! - [`event`]: what the kernel side reports, decoded and checked;
+//! - [`capture`]: payload that it hands over, and what is wanted of it;
 //! - [`flow`]: one row per connection, built from events and table readings;
 //! - [`endpoint`], [`directory`]: who stands behind an address;
 //! - [`scene`]: what turns reports into records: names, devices, the calendar;
@@ -21,6 +22,7 @@
 //! - [`text`]: units and names as people read them.
 #![forbid(unsafe_code)]
 
+pub mod capture;
 pub mod directory;
 pub mod dns;
 pub mod endpoint;

@@ -88,8 +88,12 @@ pub struct EventLosses {
     pub packet_ring_full: u64,
     /// DNS answers without room in the ring.
     pub dns_ring_full: u64,
+    /// Payload without room in the ring: a hole in a stream.
+    pub payload_ring_full: u64,
     /// DNS answers longer than what is captured.
     pub dns_truncated: u64,
+    /// Bytes of bodies that were left out because the payload ring was half full.
+    pub payload_shed_bytes: u64,
     /// Packets that could not even be tallied.
     pub tally_full: u64,
     /// Ring records that user space could not make sense of.
@@ -99,14 +103,16 @@ pub struct EventLosses {
 impl EventLosses {
     /// Each count with its name in records.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 8] {
+    pub fn named(&self) -> [(&'static str, u64); 10] {
         [
             ("open_ring_full", self.open_ring_full),
             ("reopen_ring_full", self.reopen_ring_full),
             ("close_ring_full", self.close_ring_full),
             ("packet_ring_full", self.packet_ring_full),
             ("dns_ring_full", self.dns_ring_full),
+            ("payload_ring_full", self.payload_ring_full),
             ("dns_truncated", self.dns_truncated),
+            ("payload_shed_bytes", self.payload_shed_bytes),
             ("tally_full", self.tally_full),
             ("undecodable", self.undecodable),
         ]

@@ -119,10 +119,18 @@ impl Scene {
 
     /// The record of a request.
     pub fn request_record(&mut self, found: Found) -> RequestRecord {
-        let Found { key, first_ns, client, protocol, time_ns, exchange } = found;
+        let Found { key, first_ns, client, hooks, protocol, time_ns, exchange } = found;
+        let owners = [Side::Low, Side::High].map(|side| {
+            let at = |hook: Option<HookId>, way: Hook| {
+                hook.filter(|hook| hook.hook == way && self.is_container_side(hook.ifindex))
+            };
+            let own = at(hooks[side.index()], Hook::Ingress);
+            own.or(at(hooks[side.other().index()], Hook::Egress)).map(|hook| hook.ifindex)
+        });
         let mut endpoint = |side: Side| {
             let ip = key.address(side);
-            let identity = self.directory.identify(ip, None, time_ns);
+            let owner = owners[side.index()].filter(|_| !ip.is_multicast());
+            let identity = self.directory.identify(ip, owner, time_ns);
             Endpoint { ip, port: key.port(side), identity }
         };
         let (client, server) = (endpoint(client), endpoint(client.other()));
@@ -258,7 +266,7 @@ mod tests {
 
     use super::*;
     use crate::endpoint::Container;
-    use crate::flow::{DirectionEntry, FlowState, Point};
+    use crate::flow::{CaptureState, DirectionEntry, FlowState, Point};
     use crate::record::{FlowEvent, State};
 
     const WEB: u32 = 7;
@@ -317,6 +325,7 @@ mod tests {
                 state: FlowState::New,
                 initiator: Side::High,
                 midstream: false,
+                capture: CaptureState::Undecided,
                 directions: [received, sent],
             },
             ends,

@@ -22,7 +22,20 @@ macro_rules! pod {
     )*};
 }
 
-pod!(event, event_open, event_reopen, event_close, event_packet, event_dns, flow, flow_key, tally, tally_key);
+pod!(
+    event,
+    event_open,
+    event_reopen,
+    event_close,
+    event_packet,
+    event_dns,
+    event_payload,
+    capture,
+    flow,
+    flow_key,
+    tally,
+    tally_key
+);
 
 /// The value at the start of `bytes`, or `None` if there are too few.
 pub(crate) fn from_bytes<T: Pod>(bytes: &[u8]) -> Option<T> {

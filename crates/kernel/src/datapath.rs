@@ -14,8 +14,9 @@ use weir_core::event::{Event, Hook};
 use weir_core::loss::EventLosses;
 
 use crate::flows::FlowTable;
+use crate::payloads::{Captures, PayloadConsumer, PayloadListener};
 use crate::pins::{Owned, PinDirectory, PinError, Taken};
-use crate::reader::{self, Reader, ReaderError, SleepFlag};
+use crate::reader::{self, EventBatch, Naps, Reader, ReaderError, SleepFlag};
 use crate::skeleton::abi::types::event_kind;
 use crate::skeleton::veth::{OpenVethSkel, VethSkel, VethSkelBuilder};
 use crate::texts::{RuleTexts, TextsError};
@@ -27,7 +28,23 @@ pub struct Options {
     pub max_flows: u32,
     /// One event for each packet.
     pub packet_events: bool,
+    /// Payload of flows that can be understood; none: it costs nothing.
+    pub audit: Option<AuditOptions>,
 }
+
+/// How payload is copied.
+#[derive(Debug, Clone, Copy)]
+pub struct AuditOptions {
+    /// Of the ring: a power of 2, and whole pages.
+    pub ring_bytes: u32,
+    /// Of what one end says before the other one speaks, copy no more than this.
+    /// `None`: all.
+    pub turn_bytes_max: Option<u32>,
+}
+
+/// The ring of payload where nobody wants any: the least that the kernel takes on
+/// every architecture.
+const NO_PAYLOAD_RING_BYTES: u32 = 64 << 10;
 
 /// Why the programs are not in the kernel.
 #[derive(Debug, thiserror::Error)]
@@ -82,8 +99,9 @@ impl fmt::Display for ProgramName {
 /// The loaded programs and their maps. Not attached to anything: see
 /// [`crate::attach`]. Dropping it unloads them once nothing is attached.
 pub struct Datapath {
-    // First: it touches the skeleton's memory until it has ended.
+    // First: they touch the skeleton's memory until they have ended.
     reader: Option<Reader>,
+    payload_reader: Option<Reader>,
     /// Ring records that made no sense.
     undecodable: Arc<AtomicU64>,
     skeleton: VethSkel<'static>,
@@ -104,7 +122,7 @@ impl Datapath {
     /// Missing privilege, no memory, or a kernel that refuses the programs.
     pub fn load(options: &Options) -> Result<Self, LoadError> {
         let skeleton = with_log(|| open(options)?.load())?;
-        Ok(Self { reader: None, undecodable: Arc::default(), skeleton, owned: None })
+        Ok(Self { reader: None, payload_reader: None, undecodable: Arc::default(), skeleton, owned: None })
     }
 
     /// Loads programs for maps that outlive the process, and becomes their owner: those that are pinned, or new
@@ -120,7 +138,7 @@ impl Datapath {
         match Self::load_pinned(options, &taken) {
             Ok(skeleton) => {
                 let owned = Some(taken.complete()?);
-                Ok(Self { reader: None, undecodable: Arc::default(), skeleton, owned })
+                Ok(Self { reader: None, payload_reader: None, undecodable: Arc::default(), skeleton, owned })
             }
             Err(error) => {
                 taken.abandon();
@@ -134,8 +152,9 @@ impl Datapath {
         let mut new = Vec::new();
         for mut map in open.open_object_mut().maps_mut() {
             let name = map.name().to_string_lossy().into_owned();
-            // Constants and totals (`.rodata`, `.bss`) belong to the programs of one load.
-            if name.contains('.') {
+            // Constants and totals (`.rodata`, `.bss`) belong to the programs of one load, payload and
+            // what is wanted of it to the process that reads it.
+            if name.contains('.') || name == "payloads" || name == "captures" {
                 continue;
             }
             let path = taken.map(&name);
@@ -206,6 +225,14 @@ impl Datapath {
         RuleTexts::of(&self.skeleton.maps.redirect_texts)
     }
 
+    /// What is wanted of each flow's payload.
+    ///
+    /// # Errors
+    /// No descriptor is left for the process.
+    pub fn captures(&self) -> io::Result<Captures> {
+        Ok(Captures::new(MapHandle::try_from(&self.skeleton.maps.captures).map_err(io::Error::other)?))
+    }
+
     /// Starts the thread that reads the event ring. `deliver` gets every event, in
     /// batches, on that thread. It may block: then the ring fills, and the kernel
     /// counts what finds no room.
@@ -221,8 +248,37 @@ impl Datapath {
             Some(bss) => SleepFlag(&raw mut bss.reader_sleeps),
             None => return Err(ReaderError::NoSharedMemory),
         };
-        self.reader = Some(Reader::start(events, flag, self.undecodable.clone(), deliver)?);
+        let undecodable = self.undecodable.clone();
+        self.reader =
+            Some(Reader::start("ring", events, flag, Naps::Alone, EventBatch::new(undecodable, deliver))?);
         Ok(())
+    }
+
+    /// Starts the thread that reads the payload ring, and hands every record to
+    /// `listener`, on that thread. It may take its time: then the ring fills, and
+    /// the kernel leaves out bodies, refuses new flows, and counts what finds no room.
+    ///
+    /// # Errors
+    /// The ring cannot be mapped, or there is no thread.
+    pub fn start_payload_reader(
+        &mut self,
+        listener: impl PayloadListener + 'static,
+    ) -> Result<(), ReaderError> {
+        let maps = &self.skeleton.maps;
+        let payloads = MapHandle::try_from(&maps.payloads).map_err(ReaderError::Ring)?;
+        let captures = Captures::new(MapHandle::try_from(&maps.captures).map_err(ReaderError::Ring)?);
+        let flag = match self.skeleton.maps.bss_data.as_deref_mut() {
+            Some(bss) => SleepFlag(&raw mut bss.payload_reader_sleeps),
+            None => return Err(ReaderError::NoSharedMemory),
+        };
+        let consumer = PayloadConsumer::new(self.undecodable.clone(), captures, listener);
+        self.payload_reader = Some(Reader::start("payload", payloads, flag, Naps::UntilFilling, consumer)?);
+        Ok(())
+    }
+
+    /// Hands over what is in the payload ring and ends its reader's thread.
+    pub fn stop_payload_reader(&mut self) {
+        self.payload_reader = None;
     }
 
     /// Delivers what is in the ring and ends the reader's thread.
@@ -244,7 +300,9 @@ impl Datapath {
             close_ring_full: ring_full(event_kind::EVENT_CLOSE),
             packet_ring_full: ring_full(event_kind::EVENT_PACKET),
             dns_ring_full: ring_full(event_kind::EVENT_DNS),
+            payload_ring_full: ring_full(event_kind::EVENT_PAYLOAD),
             dns_truncated: losses.dns_truncated,
+            payload_shed_bytes: losses.payload_shed_bytes,
             tally_full: losses.tally_full,
             undecodable: self.undecodable.load(Ordering::Relaxed),
         }
@@ -259,7 +317,16 @@ fn open(options: &Options) -> libbpf_rs::Result<OpenVethSkel<'static>> {
     open.maps.flows.set_max_entries(options.max_flows)?;
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
         rodata.config.packet_events = u8::from(options.packet_events);
+        if let Some(audit) = options.audit {
+            rodata.config.audit = 1;
+            rodata.config.payload_ring_bytes = audit.ring_bytes;
+            rodata.config.turn_bytes_max = audit.turn_bytes_max.unwrap_or(0);
+        }
     }
+    open.maps
+        .payloads
+        .set_max_entries(options.audit.map_or(NO_PAYLOAD_RING_BYTES, |audit| audit.ring_bytes))?;
+    open.maps.captures.set_max_entries(if options.audit.is_some() { options.max_flows } else { 1 })?;
     Ok(open)
 }
 

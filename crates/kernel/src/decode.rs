@@ -5,8 +5,11 @@
 
 use std::net::Ipv6Addr;
 
+use weir_core::capture::PayloadSeen;
 use weir_core::event::{DnsSeen, Event, FlowClosed, FlowOpened, Hook, HookId, PacketSeen, Seen};
-use weir_core::flow::{Counters, DirectionEntry, FlowEntry, FlowKey, FlowState, Point, Protocol, Side};
+use weir_core::flow::{
+    CaptureState, Counters, DirectionEntry, FlowEntry, FlowKey, FlowState, Point, Protocol, Side,
+};
 use weir_core::loss::TallyReason;
 
 use crate::abi;
@@ -52,6 +55,30 @@ pub(crate) fn event(bytes: &[u8]) -> Option<Event> {
         }
         _ => None,
     }
+}
+
+/// A record of the ring `payloads`.
+pub(crate) fn payload(bytes: &[u8]) -> Option<PayloadSeen<'_>> {
+    let record: abi::event_payload = abi::from_bytes(bytes)?;
+    if abi::event_kind(u32::from(record.event.kind)) != abi::event_kind::EVENT_PAYLOAD {
+        return None;
+    }
+    let begun = |side: Side| record.begun & 1 << side.index() != 0;
+    let captured = usize::try_from(record.captured_bytes).ok()?;
+    let payload = bytes.get(size_of::<abi::event_payload>()..)?.get(..captured)?;
+    Some(PayloadSeen {
+        seen: seen(&record.event)?,
+        flow_first_ns: record.flow_first_ns,
+        from: Side::from_index(record.source),
+        client: (record.begun != 0).then(|| Side::from_index(record.initiator)),
+        first_seq: [Side::Low, Side::High].map(|side| begun(side).then(|| record.first_seq[side.index()])),
+        seq: record.seq,
+        ack: record.ack,
+        peer_next_seq: record.peer_next_seq,
+        tcp_flags: record.tcp_flags,
+        payload_bytes: record.payload_bytes,
+        payload,
+    })
 }
 
 fn seen(event: &abi::event) -> Option<Seen> {
@@ -106,6 +133,7 @@ pub(crate) fn entry(flow: &abi::flow) -> Option<FlowEntry> {
         state: FlowState::from_number(flow.state)?,
         initiator: Side::from_index(flow.initiator),
         midstream: flow.midstream != 0,
+        capture: CaptureState::from_number(flow.capture)?,
         directions: flow.direction.each_ref().map(|direction| DirectionEntry {
             points: direction.point.each_ref().map(|point| Point {
                 // The lower half is the interface, the next byte the hook.
@@ -115,6 +143,8 @@ pub(crate) fn entry(flow: &abi::flow) -> Option<FlowEntry> {
             retransmits: direction.retransmits,
             zero_windows: direction.zero_windows,
             tcp_flags: direction.tcp_flags,
+            next_seq: direction.next_seq,
+            looked_at: direction.turns_looked_at != 0,
         }),
     })
 }

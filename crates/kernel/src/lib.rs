@@ -9,14 +9,16 @@ mod clock;
 mod datapath;
 mod decode;
 mod flows;
+mod payloads;
 mod pins;
 mod reader;
 mod test_run;
 mod texts;
 
 pub use clock::monotonic_now_ns;
-pub use datapath::{Datapath, LoadError, Options, ProgramName};
+pub use datapath::{AuditOptions, Datapath, LoadError, Options, ProgramName};
 pub use flows::{FlowTable, TableError};
+pub use payloads::{Captures, CapturesError, PayloadListener};
 pub use pins::{DEFAULT_BPFFS, PinDirectory, PinError};
 pub use reader::ReaderError;
 pub use test_run::{TestRun, test_run};

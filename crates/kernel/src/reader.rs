@@ -1,4 +1,4 @@
-//! The ring buffer's reader: a thread of its own that nothing may block but the
+//! A ring buffer's reader: a thread of its own that nothing may block but the
 //! kernel's ring itself, where a loss is counted.
 
 use std::io;
@@ -12,13 +12,13 @@ use weir_core::event::Event;
 
 use crate::decode;
 
-/// While events come, the ring is emptied this often. It holds some 100,000
+/// While records come, a ring is emptied this often. It holds some 100,000
 /// openings, twenty times what one core opens in this time. Oftener would cost
 /// more than it gives: each time two threads of weir wake.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(5);
-/// Events handed on at once: one send instead of a thousand.
-const BATCH_EVENTS: usize = 1024;
-/// After so long without an event the reader sleeps until one wakes it.
+/// Records handed on at once: one send instead of a thousand.
+const BATCH_RECORDS: usize = 1024;
+/// After so long without a record the reader sleeps until one wakes it.
 const AWAKE: Duration = Duration::from_millis(20);
 /// How long a sleeping reader may take to notice that it shall stop.
 const SLEEP: Duration = Duration::from_millis(200);
@@ -27,7 +27,7 @@ const SLEEP: Duration = Duration::from_millis(200);
 #[derive(Debug, thiserror::Error)]
 pub enum ReaderError {
     /// libbpf cannot map the ring.
-    #[error("cannot map the kernel's event ring: {0}")]
+    #[error("cannot map the ring of the kernel's events: {0}")]
     Ring(#[source] libbpf_rs::Error),
     /// The loaded object has no .bss.
     #[error("the loaded programs have no memory to share with user space")]
@@ -43,7 +43,7 @@ pub(crate) struct Reader {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The flag `reader_sleeps` of `bpf/maps.h`, in the memory shared with it.
+/// A flag of `bpf/maps.h`, such as `reader_sleeps`, in the memory shared with it.
 #[derive(Clone, Copy)]
 pub(crate) struct SleepFlag(pub(crate) *mut u32);
 
@@ -58,25 +58,52 @@ impl SleepFlag {
     }
 }
 
+/// What becomes of a ring's records, on its reader's thread.
+pub(crate) trait Consumer: Send {
+    /// One record.
+    fn record(&mut self, bytes: &[u8]);
+
+    /// There are no more of them for now, or a batch's worth has come.
+    fn rest(&mut self);
+
+    /// There will be no more.
+    fn finish(&mut self) {}
+}
+
+/// How the reader rests while records come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Naps {
+    /// Nobody calls it.
+    Alone,
+    /// The kernel side calls it when the ring fills.
+    UntilFilling,
+}
+
+/// Values of a [`SleepFlag`]; see `bpf/maps.h`.
+const AWAKE_FLAG: u32 = 0;
+const SLEEPS_FLAG: u32 = 1;
+const NAPS_FLAG: u32 = 2;
+
 impl Reader {
-    /// `deliver` gets every event, in batches, on the reader's thread. It may
-    /// block: then the ring fills, and the kernel counts what finds no room.
     pub(crate) fn start(
-        events: MapHandle,
+        name: &str,
+        ring: MapHandle,
         sleeps: SleepFlag,
-        undecodable: Arc<AtomicU64>,
-        mut deliver: impl FnMut(Vec<Event>) + Send + 'static,
+        naps: Naps,
+        consumer: impl Consumer + 'static,
     ) -> Result<Self, ReaderError> {
         let stop = Arc::new(AtomicBool::new(false));
-        let batch = Batch::default();
-        let ring = build(&events, batch.clone(), undecodable).map_err(ReaderError::Ring)?;
+        // libbpf's callback holds one, the thread the other: nobody ever waits for it.
+        let consumer = Arc::new(Mutex::new(consumer));
+        let records = build(&ring, consumer.clone()).map_err(ReaderError::Ring)?;
         let stopped = stop.clone();
         let thread = std::thread::Builder::new()
-            .name("ring".into())
+            .name(name.into())
             .spawn(move || {
-                run(&ring, sleeps, &stopped, &batch, &mut deliver);
+                run(&records, sleeps, naps, &stopped, &consumer);
+                lock(&consumer).finish();
                 // libbpf waits on this descriptor: it stays open until here.
-                drop(events);
+                drop(ring);
             })
             .map_err(ReaderError::Thread)?;
         Ok(Self { stop, thread: Some(thread) })
@@ -87,39 +114,54 @@ impl Drop for Reader {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.take() {
-            // A panic in `deliver` was reported by its own thread already.
+            // A panic of the consumer's was reported by its own thread already.
             let _ = thread.join();
         }
     }
 }
 
-/// Where libbpf's callback leaves the events. Only ever used by one thread.
-#[derive(Clone, Default)]
-struct Batch(Arc<Mutex<Vec<Event>>>);
+/// Events, decoded, to be delivered in batches.
+pub(crate) struct EventBatch<D> {
+    events: Vec<Event>,
+    undecodable: Arc<AtomicU64>,
+    deliver: D,
+}
 
-impl Batch {
-    fn push(&self, event: Event) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(event);
-    }
-
-    fn take(&self) -> Vec<Event> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+impl<D: FnMut(Vec<Event>) + Send> EventBatch<D> {
+    /// `deliver` may block: then the ring fills, and the kernel counts what finds no room.
+    pub(crate) fn new(undecodable: Arc<AtomicU64>, deliver: D) -> Self {
+        Self { events: Vec::new(), undecodable, deliver }
     }
 }
 
-fn build(
-    events: &MapHandle,
-    batch: Batch,
-    undecodable: Arc<AtomicU64>,
-) -> libbpf_rs::Result<RingBuffer<'static>> {
-    let mut builder = RingBufferBuilder::new();
-    builder.add(events, move |bytes| {
+impl<D: FnMut(Vec<Event>) + Send> Consumer for EventBatch<D> {
+    fn record(&mut self, bytes: &[u8]) {
         match decode::event(bytes) {
-            Some(event) => batch.push(event),
+            Some(event) => self.events.push(event),
             None => {
-                undecodable.fetch_add(1, Ordering::Relaxed);
+                self.undecodable.fetch_add(1, Ordering::Relaxed);
             }
         }
+    }
+
+    fn rest(&mut self) {
+        if !self.events.is_empty() {
+            (self.deliver)(std::mem::take(&mut self.events));
+        }
+    }
+}
+
+fn lock<C>(consumer: &Mutex<C>) -> std::sync::MutexGuard<'_, C> {
+    consumer.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn build<C: Consumer + 'static>(
+    ring: &MapHandle,
+    consumer: Arc<Mutex<C>>,
+) -> libbpf_rs::Result<RingBuffer<'static>> {
+    let mut builder = RingBufferBuilder::new();
+    builder.add(ring, move |bytes| {
+        lock(&consumer).record(bytes);
         0
     })?;
     builder.build()
@@ -130,16 +172,16 @@ pub(crate) fn discard(events: &MapHandle) -> Result<(), ReaderError> {
     let mut builder = RingBufferBuilder::new();
     builder.add(events, |_| 0).map_err(ReaderError::Ring)?;
     let ring = builder.build().map_err(ReaderError::Ring)?;
-    while ring.consume_raw_n(BATCH_EVENTS) > 0 {}
+    while ring.consume_raw_n(BATCH_RECORDS) > 0 {}
     Ok(())
 }
 
 /// Empties the ring. Whether there was anything in it.
-fn drain(ring: &RingBuffer<'_>, batch: &Batch, deliver: &mut impl FnMut(Vec<Event>)) -> bool {
+fn drain(ring: &RingBuffer<'_>, consumer: &Mutex<impl Consumer>) -> bool {
     let mut any = false;
-    while ring.consume_raw_n(BATCH_EVENTS) > 0 {
+    while ring.consume_raw_n(BATCH_RECORDS) > 0 {
         any = true;
-        deliver(batch.take());
+        lock(consumer).rest();
     }
     any
 }
@@ -147,35 +189,46 @@ fn drain(ring: &RingBuffer<'_>, batch: &Batch, deliver: &mut impl FnMut(Vec<Even
 fn run(
     ring: &RingBuffer<'_>,
     sleeps: SleepFlag,
+    naps: Naps,
     stop: &AtomicBool,
-    batch: &Batch,
-    deliver: &mut impl FnMut(Vec<Event>),
+    consumer: &Mutex<impl Consumer>,
 ) {
-    let mut last_event = Instant::now();
+    let mut last_record = Instant::now();
     loop {
         let stopping = stop.load(Ordering::SeqCst);
-        if drain(ring, batch, deliver) {
-            last_event = Instant::now();
+        if drain(ring, consumer) {
+            last_record = Instant::now();
         } else if stopping {
             return;
         }
-        if stopping || last_event.elapsed() < AWAKE {
-            std::thread::sleep(DRAIN_INTERVAL);
+        if stopping {
+            continue;
+        }
+        if last_record.elapsed() < AWAKE {
+            match naps {
+                Naps::Alone => std::thread::sleep(DRAIN_INTERVAL),
+                Naps::UntilFilling => {
+                    sleeps.set(NAPS_FLAG);
+                    // Takes out what woke it; what comes without waking it is drained next.
+                    ring.poll_raw(DRAIN_INTERVAL);
+                    sleeps.set(AWAKE_FLAG);
+                }
+            }
             continue;
         }
         // Say that we sleep, then look once more: a program that reserved
         // before the flag was set is seen here, one that reserves after it
         // sees the flag (bpf/emit.h).
-        sleeps.set(1);
+        sleeps.set(SLEEPS_FLAG);
         fence(Ordering::SeqCst);
         if !has_records(ring) {
             // Takes what woke it out of the ring.
             if ring.poll_raw(SLEEP) > 0 {
-                last_event = Instant::now();
-                deliver(batch.take());
+                last_record = Instant::now();
             }
+            lock(consumer).rest();
         }
-        sleeps.set(0);
+        sleeps.set(AWAKE_FLAG);
     }
 }
 

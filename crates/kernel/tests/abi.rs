@@ -8,7 +8,7 @@ use std::path::Path;
 use libbpf_rs::btf::types::{Array, Enum, MemberAttr, Struct};
 use libbpf_rs::btf::{Btf, BtfType, HasSize};
 use weir_core::event::Hook;
-use weir_core::flow::FlowState;
+use weir_core::flow::{CaptureState, FlowState};
 use weir_core::loss::{EventLosses, TallyReason};
 
 const HEADER: &str = include_str!("../../../bpf/abi.h");
@@ -103,6 +103,17 @@ fn every_state_has_its_number() {
         .map_while(|number| Some((number, format!("{:?}", FlowState::from_number(number)?).to_lowercase())))
         .collect();
     assert_eq!(known, enumerators("flow_state", "FLOW_"));
+}
+
+#[test]
+fn every_capture_state_has_its_number() {
+    let known: Vec<(u8, String)> = (0..)
+        .map_while(|number| Some((number, format!("{:?}", CaptureState::from_number(number)?))))
+        .collect();
+    let plain = |name: &str| name.replace('_', "");
+    let expected = enumerators("capture_state", "CAPTURE_");
+    let expected: Vec<(u8, String)> = expected.iter().map(|(number, name)| (*number, plain(name))).collect();
+    assert_eq!(known.iter().map(|(n, name)| (*n, name.to_lowercase())).collect::<Vec<_>>(), expected);
 }
 
 #[test]

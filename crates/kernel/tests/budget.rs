@@ -4,7 +4,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libbpf_rs::libbpf_sys;
-use weir_kernel::{Datapath, Options, ProgramName};
+use weir_kernel::{AuditOptions, Datapath, Options, ProgramName};
 use weir_testkit::require_root;
 
 const BUDGET: &str = include_str!("../../../testdata/budget.toml");
@@ -32,10 +32,19 @@ fn info(program: BorrowedFd<'_>) -> libbpf_sys::bpf_prog_info {
     info
 }
 
+const AUDIT: AuditOptions = AuditOptions { ring_bytes: 1 << 20, turn_bytes_max: Some(1 << 20) };
+
 #[test]
 fn root_programs_stay_within_their_budget() {
     require_root!();
-    let datapath = Datapath::load(&Options { max_flows: 64, packet_events: false }).unwrap();
+    for (audit, suffix) in [(None, ""), (Some(AUDIT), ".audit")] {
+        measure(&Options { max_flows: 64, packet_events: false, audit }, suffix);
+    }
+}
+
+/// Against the sections whose names end so.
+fn measure(options: &Options, suffix: &str) {
+    let datapath = Datapath::load(options).unwrap();
     for name in ProgramName::ALL {
         let info = info(datapath.program(name));
         let name = name.to_string();
@@ -43,7 +52,8 @@ fn root_programs_stay_within_their_budget() {
         let measured =
             [("verified_instructions", info.verified_insns), ("instructions", info.xlated_prog_len / 8)];
         for (section, value) in measured {
-            let allowed = budget(section, &name);
+            let section = format!("{section}{suffix}");
+            let allowed = budget(&section, &name);
             println!("{name}: {value} {section} of {allowed}");
             assert!(value <= allowed, "{name}: {value} {section}, testdata/budget.toml allows {allowed}");
         }
@@ -54,5 +64,5 @@ fn root_programs_stay_within_their_budget() {
 #[test]
 fn root_programs_load_with_every_switch_on() {
     require_root!();
-    Datapath::load(&Options { max_flows: 64, packet_events: true }).unwrap();
+    Datapath::load(&Options { max_flows: 64, packet_events: true, audit: Some(AUDIT) }).unwrap();
 }

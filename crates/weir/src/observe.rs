@@ -42,7 +42,7 @@ pub fn run(arguments: &ObserveArgs) -> Result<ExitCode, Error> {
     kernel_release::check()?;
 
     let max_flows = arguments.max_flows.unwrap_or_else(default_max_flows);
-    let mut datapath = Datapath::load(&Options { max_flows, packet_events: arguments.packets })?;
+    let mut datapath = Datapath::load(&Options { max_flows, packet_events: arguments.packets, audit: None })?;
     let method = method::choose(arguments.attach, &filter)?;
     let attacher = Attacher::new(method, |name| datapath.program(name))?;
     let table = datapath.flow_table().map_err(system("cannot open the flow table"))?;

@@ -28,6 +28,31 @@ impl FlowState {
     }
 }
 
+/// Whether a flow's payload is copied to user space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CaptureState {
+    /// Nothing was said yet that could be understood.
+    Undecided,
+    /// It is.
+    On,
+    /// User space wants no more of it.
+    OffAsked,
+    /// Neither end begins like a protocol that weir reads.
+    NotUnderstood,
+    /// It began when the ring for payload was nearly full.
+    Overload,
+}
+
+impl CaptureState {
+    /// The state that the kernel wrote as a number, if there is such a state.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        [Self::Undecided, Self::On, Self::OffAsked, Self::NotUnderstood, Self::Overload]
+            .get(usize::from(number))
+            .copied()
+    }
+}
+
 /// Packets, and bytes of whole frames as the device counts them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counters {
@@ -75,6 +100,10 @@ pub struct DirectionEntry {
     pub zero_windows: u32,
     /// All TCP flags seen, ORed.
     pub tcp_flags: u8,
+    /// TCP: highest sequence number seen, plus one.
+    pub next_seq: u32,
+    /// Something was said, in which no protocol was found.
+    pub looked_at: bool,
 }
 
 /// The kernel's entry for one flow.
@@ -98,6 +127,8 @@ pub struct FlowEntry {
     pub initiator: Side,
     /// TCP, and its beginning was not seen.
     pub midstream: bool,
+    /// Whether its payload is copied.
+    pub capture: CaptureState,
     /// What each end sends, by [`Side::index`].
     pub directions: [DirectionEntry; 2],
 }
@@ -111,6 +142,19 @@ impl FlowEntry {
                 .iter()
                 .filter_map(move |point| point.hook.map(|hook| (side, hook, point.counters)))
         })
+    }
+}
+
+impl FlowEntry {
+    /// Whether something was said that could not be understood, without a look at
+    /// it from user space.
+    #[must_use]
+    pub fn is_not_understood(&self) -> bool {
+        match self.capture {
+            CaptureState::NotUnderstood => true,
+            CaptureState::Undecided => self.directions.iter().any(|direction| direction.looked_at),
+            CaptureState::On | CaptureState::OffAsked | CaptureState::Overload => false,
+        }
     }
 }
 

@@ -7,10 +7,11 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
+use weir_core::capture::{PayloadSeen, Wanted};
 use weir_core::event::{Event, Hook, HookId};
 use weir_core::flow::{Counters, FlowEntry, FlowKey, Side};
 use weir_core::loss::{EventLosses, Tallies, TallyReason};
-use weir_kernel::{Datapath, FlowTable, Options, ProgramName};
+use weir_kernel::{AuditOptions, Captures, Datapath, FlowTable, Options, PayloadListener, ProgramName};
 
 /// One hook of one of the lab's devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,50 @@ pub(crate) const BACK_SECOND: At = At { device: 0, hook: Hook::Egress };
 /// Small, because looking at the whole table looks at every bucket.
 const MAX_FLOWS: u32 = 64;
 
+/// The ring for payload, and what is copied of a turn.
+pub(crate) const PAYLOAD_RING_BYTES: u32 = 128 << 10;
+pub(crate) const TURN_BYTES_MAX: u32 = 100_000;
+
+/// A record of payload, as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) hook: HookId,
+    pub(crate) key: FlowKey,
+    pub(crate) from: Side,
+    pub(crate) client: Option<Side>,
+    pub(crate) first_seq: [Option<u32>; 2],
+    pub(crate) seq: u32,
+    pub(crate) ack: u32,
+    pub(crate) peer_next_seq: u32,
+    pub(crate) tcp_flags: u8,
+    pub(crate) payload_bytes: u32,
+    pub(crate) payload: Vec<u8>,
+}
+
+struct Collector(Arc<Mutex<Vec<Piece>>>);
+
+impl PayloadListener for Collector {
+    fn payload(&mut self, seen: &PayloadSeen<'_>, _captures: &Captures) {
+        self.0.lock().unwrap().push(Piece {
+            hook: seen.seen.hook,
+            key: seen.seen.key,
+            from: seen.from,
+            client: seen.client,
+            first_seq: seen.first_seq,
+            seq: seen.seq,
+            ack: seen.ack,
+            peer_next_seq: seen.peer_next_seq,
+            tcp_flags: seen.tcp_flags,
+            payload_bytes: seen.payload_bytes,
+            payload: seen.payload.to_vec(),
+        });
+    }
+
+    fn rest(&mut self, _captures: &Captures) {}
+
+    fn finish(&mut self) {}
+}
+
 /// Loaded programs, and a network namespace with devices to name. Loading takes
 /// half a second here and far more on an emulated machine, so that tests share
 /// labs, one after the other; each finds an empty table and counters of zero.
@@ -49,18 +94,26 @@ impl Lab {
     /// Runs `test` without events for each packet.
     pub(crate) fn plain(test: impl FnOnce(&mut Self) + Send) {
         static LAB: OnceLock<Mutex<Lab>> = OnceLock::new();
-        Self::shared(&LAB, &Options { max_flows: MAX_FLOWS, packet_events: false }, test);
+        Self::shared(&LAB, &Options { max_flows: MAX_FLOWS, packet_events: false, audit: None }, test);
     }
 
     /// Runs `test` with an event for each packet.
     pub(crate) fn with_packet_events(test: impl FnOnce(&mut Self) + Send) {
         static LAB: OnceLock<Mutex<Lab>> = OnceLock::new();
-        Self::shared(&LAB, &Options { max_flows: MAX_FLOWS, packet_events: true }, test);
+        Self::shared(&LAB, &Options { max_flows: MAX_FLOWS, packet_events: true, audit: None }, test);
+    }
+
+    /// Runs `test` with payload copied.
+    pub(crate) fn with_payload(test: impl FnOnce(&mut Self) + Send) {
+        static LAB: OnceLock<Mutex<Lab>> = OnceLock::new();
+        let audit = AuditOptions { ring_bytes: PAYLOAD_RING_BYTES, turn_bytes_max: Some(TURN_BYTES_MAX) };
+        let options = Options { max_flows: MAX_FLOWS, packet_events: false, audit: Some(audit) };
+        Self::shared(&LAB, &options, test);
     }
 
     /// Runs `test` with a table of this size.
     pub(crate) fn with_table_of(max_flows: u32, test: impl FnOnce(&mut Self) + Send) {
-        Self::shared(&OnceLock::new(), &Options { max_flows, packet_events: true }, test);
+        Self::shared(&OnceLock::new(), &Options { max_flows, packet_events: true, audit: None }, test);
     }
 
     fn shared(lab: &OnceLock<Mutex<Self>>, options: &Options, test: impl FnOnce(&mut Self) + Send) {
@@ -109,6 +162,7 @@ impl Lab {
     fn begin(&mut self) {
         self.clear();
         self.events();
+        self.payloads();
         self.tallied = self.table.tallies().unwrap();
         self.lost = self.datapath.losses();
     }
@@ -229,6 +283,26 @@ impl Lab {
         self.datapath.stop_reader();
         assert_eq!(self.datapath.losses().undecodable, 0);
         std::mem::take(&mut *events.lock().unwrap())
+    }
+
+    /// What is in the payload ring, through the real reader.
+    pub(crate) fn payloads(&mut self) -> Vec<Piece> {
+        let pieces = Arc::new(Mutex::new(Vec::new()));
+        self.datapath.start_payload_reader(Collector(pieces.clone())).unwrap();
+        self.datapath.stop_payload_reader();
+        assert_eq!(self.datapath.losses().undecodable, 0);
+        std::mem::take(&mut *pieces.lock().unwrap())
+    }
+
+    /// Tells the programs what is wanted of a flow that is in the table.
+    pub(crate) fn want(&self, key: &FlowKey, skip_until_seq: [Option<u32>; 2], off: bool) {
+        let wanted = Wanted { flow_first_ns: self.flow(key).first_ns, skip_until_seq, off };
+        self.datapath.captures().unwrap().want(key, &wanted).unwrap();
+    }
+
+    /// Takes back all that [`Lab::want`] said of a flow.
+    pub(crate) fn forget_wanted(&self, key: &FlowKey) {
+        self.datapath.captures().unwrap().forget(key).unwrap();
     }
 
     /// A count of [`EventLosses::named`] in this test.

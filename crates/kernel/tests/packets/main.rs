@@ -11,6 +11,7 @@ mod full;
 mod headers;
 mod icmp;
 mod lab;
+mod payload;
 mod points;
 mod property;
 mod race;

@@ -218,7 +218,8 @@ fn root_packets_of_all_shapes_are_counted_as_the_device_counts() {
         "link add v0 mtu {MTU} type veth peer name v1 mtu {MTU}\nlink set v0 up\nlink set v1 up\n"
     ));
     namespace.enter(|| {
-        let mut datapath = Datapath::load(&Options { max_flows: 64, packet_events: false }).unwrap();
+        let mut datapath =
+            Datapath::load(&Options { max_flows: 64, packet_events: false, audit: None }).unwrap();
         let table = datapath.flow_table().unwrap();
         let attacher = Attacher::new(probe().unwrap(), |name| datapath.program(name)).unwrap();
         let _attachment = attacher.attach(index("v0"), true).unwrap();

@@ -56,6 +56,8 @@ fn lost_words(reason: &str) -> Option<(&'static str, &'static str)> {
         "close_ring_full" => ("end", "told late: the event ring was full"),
         "packet_ring_full" => ("packet", "not printed: the event ring was full"),
         "dns_ring_full" => ("DNS answer", "not read: the event ring was full"),
+        "payload_ring_full" => ("piece", "of payload lost: its ring was full"),
+        "payload_shed_bytes" => ("byte", "of bodies left out: the ring for payload was half full"),
         "dns_truncated" => ("DNS answer", "longer than what is captured, read in part"),
         "dns_names_evicted" => ("DNS name", "forgotten: there are too many"),
         "file_cut_off" => ("file", "that ends in the middle of a packet"),
@@ -95,6 +97,7 @@ fn not_parsed(reason: &str, count: u64) -> String {
         "not_understood" => "in a protocol that weir does not know",
         "encrypted" => "encrypted",
         "no_requests" => "without requests",
+        "byte_limit" => "longer than what is read of one",
         other => other,
     };
     format!("{} {what}", text::count(count))

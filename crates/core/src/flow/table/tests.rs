@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use super::*;
 use crate::event::{Hook, Seen};
-use crate::flow::{DirectionEntry, Point, Protocol};
+use crate::flow::{CaptureState, DirectionEntry, Point, Protocol};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -61,6 +61,7 @@ fn entry(first_ns: u64, state: FlowState, packets: u64) -> FlowEntry {
         state,
         initiator: Side::Low,
         midstream: false,
+        capture: CaptureState::Undecided,
         directions: [sent, DirectionEntry::default()],
     }
 }
