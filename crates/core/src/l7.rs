@@ -216,6 +216,8 @@ pub enum Why {
     Encrypted,
     /// A stream that is not made of requests (replication, a terminal).
     NoRequests,
+    /// More was said on it than the user wants to read of one connection.
+    ByteLimit,
 }
 
 impl Why {
@@ -226,11 +228,12 @@ impl Why {
             Self::NotUnderstood => "not_understood",
             Self::Encrypted => "encrypted",
             Self::NoRequests => "no_requests",
+            Self::ByteLimit => "byte_limit",
         }
     }
 
     /// Every reason.
-    pub const ALL: [Self; 3] = [Self::NotUnderstood, Self::Encrypted, Self::NoRequests];
+    pub const ALL: [Self; 4] = [Self::NotUnderstood, Self::Encrypted, Self::NoRequests, Self::ByteLimit];
 }
 
 /// What became of a [`Step::Skip`].

@@ -18,6 +18,12 @@ use half::Half;
 /// forged, or belong to an earlier connection.
 const RESET_WINDOW_BYTES: i64 = 1 << 20;
 
+/// How far ahead bytes are skipped at a time: sequence numbers tell no more than
+/// twice as many apart.
+pub const SKIP_BYTES_MAX: u64 = 1 << 30;
+/// Fewer than these have come before anybody could be told not to copy them.
+const SKIP_BYTES_MIN: u64 = 256 << 10;
+
 /// One TCP segment. `payload` may be shorter than what was sent.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Segment<'a> {
@@ -68,6 +74,8 @@ pub enum Piece<'a> {
     Data(&'a [u8]),
     /// That many bytes are missing here.
     Gap(u64, Gap),
+    /// That many bytes were not captured, because nobody needs them.
+    LeftOut(u64),
     /// Nothing more comes. Once in each direction, and last.
     End(End),
 }
@@ -81,6 +89,36 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// This end's stream begins with this number: its SYN was seen elsewhere.
+    pub fn begin(&mut self, side: Side, seq: u32) {
+        self.halves[side.index()].begin(seq);
+    }
+
+    /// Who opened it, if that was seen elsewhere.
+    pub fn opened_by(&mut self, client: Side) {
+        self.client = Some(client);
+    }
+
+    /// Says that the next `left` bytes of this end's stream need not come: where
+    /// they are missing, they are left out, and not lost. Whether what
+    /// [`Connection::skipped_until`] says has changed by it.
+    pub fn skip(&mut self, side: Side, left: Option<u64>) -> bool {
+        self.halves[side.index()].skip(left)
+    }
+
+    /// Up to which sequence number nothing of this end's stream need come. Never
+    /// much further than [`SKIP_BYTES_MAX`] ahead: to be asked for again.
+    #[must_use]
+    pub fn skipped_until(&self, side: Side) -> Option<u32> {
+        self.halves[side.index()].skipped_until()
+    }
+
+    /// This end was seen to have sent everything before `seq`. Matters for what is
+    /// being skipped only.
+    pub fn come_to(&mut self, side: Side, seq: u32, deliver: &mut impl FnMut(Side, Piece<'_>)) {
+        self.halves[side.index()].come_to(seq, &mut |piece| deliver(side, piece));
+    }
+
     /// Who opened it, if its SYN or SYN-ACK was seen.
     #[must_use]
     pub fn client(&self) -> Option<Side> {
@@ -143,6 +181,7 @@ impl Connection {
             peer.acknowledge(ack, certain, &mut |piece| deliver(from.other(), piece));
         }
         if segment.rst {
+            own.come_to(first, &mut |piece| deliver(from, piece));
             if own.distance(first).is_none_or(|distance| (0..=RESET_WINDOW_BYTES).contains(&distance)) {
                 self.reset = true;
                 self.finish(End::Reset, deliver);

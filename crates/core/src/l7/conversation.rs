@@ -118,6 +118,44 @@ impl Conversation {
         }
     }
 
+    /// Bytes that were not captured because they are being skipped.
+    pub(super) fn left_out(
+        &mut self,
+        from: Side,
+        length: u64,
+        time_ns: u64,
+        tally: &mut Tally,
+        emit: &mut Emit<'_>,
+    ) {
+        let Stage::Talking(talk) = &mut self.stage else {
+            // Nobody could have asked for that.
+            return self.gap(from, length, Gap::Cut, time_ns, tally, emit);
+        };
+        let direction = talk.direction(from);
+        talk.with(direction, time_ns, tally, emit, |lane, place| lane.left_out(place, length));
+        let change = talk.release(time_ns, tally, emit);
+        self.change(change, time_ns, tally, emit);
+    }
+
+    /// How many of the next bytes of this end need not be seen.
+    pub(super) fn skip_left(&self, from: Side) -> Option<u64> {
+        match &self.stage {
+            Stage::Talking(talk) => {
+                let direction = talk.direction(from);
+                talk.lanes[direction.index()].skip_left(&*talk.parser, direction)
+            }
+            Stage::Listening(_) | Stage::Passing => None,
+        }
+    }
+
+    /// Nothing more of it is read, for a reason that is not its own.
+    pub(super) fn leave(&mut self, why: Why, tally: &mut Tally, emit: &mut Emit<'_>) {
+        if let Stage::Talking(talk) = &mut self.stage {
+            talk.finish(emit);
+        }
+        self.pass(why, tally);
+    }
+
     /// Nothing more comes from this end.
     pub(super) fn end(&mut self, from: Side, end: End, time_ns: u64, tally: &mut Tally, emit: &mut Emit<'_>) {
         if let Stage::Listening(listener) = &mut self.stage {

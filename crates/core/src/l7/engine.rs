@@ -1,12 +1,19 @@
 //! All conversations, within one memory limit.
 
-use std::collections::{BTreeMap, HashMap};
+mod entries;
+mod live;
+
+use std::collections::BTreeMap;
 
 use super::conversation::Conversation;
 use super::{Exchange, Transport, Why};
+use crate::capture::Wanted;
+use crate::event::HookId;
 use crate::flow::{FlowKey, Side};
 use crate::reveal::Reveal;
 use crate::stream::{Connection, End, Gap, Piece, Segment};
+use entries::{Entries, Kind};
+use live::Live;
 
 /// A datagram's conversation is over when nothing came for this long.
 const DATAGRAM_IDLE_NS: u64 = 60_000_000_000;
@@ -19,11 +26,13 @@ pub struct Limits {
     /// Of everything that is kept. Beyond it, the conversation that was silent
     /// for longest is dropped.
     pub memory_bytes: usize,
+    /// Of one connection's payload that is read. What goes beyond is left alone.
+    pub connection_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory_bytes: 256 << 20 }
+        Self { memory_bytes: 256 << 20, connection_bytes: u64::MAX }
     }
 }
 
@@ -36,6 +45,8 @@ pub struct Found {
     pub first_ns: u64,
     /// Which end asked.
     pub client: Side,
+    /// By [`Side::index`]: the hook that saw first what this end sends, where one did.
+    pub hooks: [Option<HookId>; 2],
     /// As in records.
     pub protocol: &'static str,
     /// When nothing more was waited for.
@@ -61,6 +72,10 @@ pub struct Tally {
     pub evicted: u64,
     /// Messages that were longer than what is kept of their protocol.
     pub messages_too_long: u64,
+    /// Payload that was handed over.
+    pub captured_bytes: u64,
+    /// Payload that was not handed over, because nobody needed it.
+    pub left_out_bytes: u64,
 }
 
 impl Tally {
@@ -94,24 +109,65 @@ impl Tally {
 pub struct Engine {
     limits: Limits,
     reveal: Reveal,
-    entries: HashMap<FlowKey, Entry>,
-    /// By the turn in which something came last: longest silent first. Streams
-    /// and datagrams apart, because silence means different things in them.
-    streams: BTreeMap<u64, FlowKey>,
-    datagrams: BTreeMap<u64, FlowKey>,
+    /// Streams and datagrams apart, because silence means different things in them.
+    entries: Entries<Entry>,
     turn: u64,
     memory_bytes: usize,
     tally: Tally,
+    /// What the kernel side is to be told.
+    wanted: Vec<(FlowKey, Wanted)>,
 }
 
 struct Entry {
+    key: FlowKey,
     first_ns: u64,
     last_ns: u64,
+    /// In which something came last.
     turn: u64,
     memory_bytes: usize,
     stream: Connection,
     /// From its first bytes on.
     conversation: Option<Conversation>,
+    hooks: [Option<HookId>; 2],
+    captured_bytes: u64,
+    /// Of one that the kernel side hands over.
+    live: Option<Live>,
+}
+
+impl Entry {
+    fn new(key: FlowKey, time_ns: u64) -> Self {
+        Self {
+            key,
+            first_ns: time_ns,
+            last_ns: time_ns,
+            turn: 0,
+            memory_bytes: 0,
+            stream: Connection::default(),
+            conversation: None,
+            hooks: [None; 2],
+            captured_bytes: 0,
+            live: None,
+        }
+    }
+
+    fn is_passing(&self) -> bool {
+        self.conversation.as_ref().is_some_and(Conversation::is_passing)
+    }
+
+    /// The stream and who listens to it, with the given client if none was seen.
+    fn split<'a>(
+        &'a mut self,
+        time_ns: u64,
+        client: Option<Side>,
+        reveal: Reveal,
+        tally: &'a mut Tally,
+        emit: &'a mut dyn FnMut(Found),
+    ) -> (&'a mut Connection, Hearing<'a>) {
+        let client = self.stream.client().or(client);
+        let Self { key, first_ns, hooks, stream, conversation, .. } = self;
+        let whose = Whose { key: *key, first_ns: *first_ns, hooks: *hooks, time_ns };
+        (stream, Hearing { whose, client, reveal, conversation, tally, emit })
+    }
 }
 
 impl Engine {
@@ -148,29 +204,30 @@ impl Engine {
         time_ns: u64,
         emit: &mut dyn FnMut(Found),
     ) {
-        let succeeds = |entry: &Entry| entry.stream.is_succeeded_by(from, segment);
-        if self.entries.get(&key).is_some_and(succeeds) {
-            self.end(&key, emit);
+        let mut place = self.entries.place(&key);
+        if let Some(known) = place
+            && self.entries.get(known).is_some_and(|entry| entry.stream.is_succeeded_by(from, segment))
+        {
+            self.end(known, emit);
+            place = None;
         }
-        if segment.rst && !self.entries.contains_key(&key) {
+        if segment.rst && place.is_none() {
             return; // a refusal, or what is left of a connection that is over
         }
-        let mut entry = self.entry(key, time_ns);
+        let place = place.unwrap_or_else(|| self.insert(Kind::Stream, Entry::new(key, time_ns)));
+        self.touch(place, time_ns);
+        let Some(entry) = self.entries.get_mut(place) else { return };
         // Of what is not read any more only the end matters: nothing is kept.
-        let passes = entry.conversation.as_ref().is_some_and(Conversation::is_passing);
-        let segment = &Segment { payload: if passes { &[] } else { segment.payload }, ..*segment };
-        let Entry { first_ns, stream, conversation, .. } = &mut entry;
-        let first_ns = *first_ns;
+        let segment =
+            &Segment { payload: if entry.is_passing() { &[] } else { segment.payload }, ..*segment };
         let opened_by = if segment.syn && segment.ack.is_none() { Some(from) } else { None };
-        let client = stream.client().or(opened_by).or((segment.syn).then(|| from.other()));
-        let reveal = self.reveal;
-        let mut listener =
-            Hearing { key, first_ns, time_ns, client, reveal, conversation, tally: &mut self.tally, emit };
-        stream.segment(from, segment, &mut |side, piece| listener.piece(side, piece));
+        let client = opened_by.or((segment.syn).then(|| from.other()));
+        let (stream, mut hearing) = entry.split(time_ns, client, self.reveal, &mut self.tally, emit);
+        stream.segment(from, segment, &mut |side, piece| hearing.piece(side, piece));
         if entry.stream.is_over() {
-            self.close(key, entry, emit);
+            self.remove(place, emit);
         } else {
-            self.put_back(key, entry);
+            self.weigh(place);
         }
         self.keep_limit(emit);
     }
@@ -186,126 +243,137 @@ impl Engine {
         time_ns: u64,
         emit: &mut dyn FnMut(Found),
     ) {
-        let mut entry = self.entry(key, time_ns);
+        let place = self.entries.place(&key);
+        let place = place.unwrap_or_else(|| self.insert(Kind::Datagrams, Entry::new(key, time_ns)));
+        self.hear_datagram(place, from, payload, sent_bytes, time_ns, emit);
+    }
+
+    fn hear_datagram(
+        &mut self,
+        place: usize,
+        from: Side,
+        payload: &[u8],
+        sent_bytes: u32,
+        time_ns: u64,
+        emit: &mut dyn FnMut(Found),
+    ) {
         if payload.len() < usize::try_from(sent_bytes).unwrap_or(usize::MAX) {
             self.tally.gap(Gap::Cut);
         }
+        self.touch(place, time_ns);
+        let Some(entry) = self.entries.get_mut(place) else { return };
+        let tally = &mut self.tally;
         let conversation = entry.conversation.get_or_insert_with(|| {
-            self.tally.conversations += 1;
-            Conversation::new(Transport::Udp, key.ports, None).revealing(self.reveal)
+            tally.conversations += 1;
+            Conversation::new(Transport::Udp, entry.key.ports, None).revealing(self.reveal)
         });
-        let first_ns = entry.first_ns;
-        let mut found = |protocol, client, exchange| {
-            emit(Found { key, first_ns, client, protocol, time_ns, exchange });
-        };
-        conversation.data(from, payload, time_ns, &mut self.tally, &mut found);
-        self.put_back(key, entry);
+        let whose = Whose { key: entry.key, first_ns: entry.first_ns, hooks: entry.hooks, time_ns };
+        let mut found = |protocol, client, exchange| emit(whose.found(protocol, client, exchange));
+        conversation.data(from, payload, time_ns, tally, &mut found);
+        self.weigh(place);
         self.keep_limit(emit);
         self.end_silent(time_ns, emit);
     }
 
     /// Nothing more comes: ends every conversation.
     pub fn finish(&mut self, emit: &mut dyn FnMut(Found)) {
-        let mut turns: Vec<_> = self.entries.iter().map(|(key, entry)| (entry.turn, *key)).collect();
-        turns.sort_unstable_by_key(|(turn, _)| *turn);
-        for (_, key) in turns {
-            self.end(&key, emit);
+        let mut places = self.entries.places();
+        places.sort_unstable_by_key(|place| self.entries.get(*place).map(|entry| entry.turn));
+        for place in places {
+            self.end(place, emit);
         }
     }
 
-    /// Takes the entry out (to be put back, or to be closed).
-    fn entry(&mut self, key: FlowKey, time_ns: u64) -> Entry {
+    fn insert(&mut self, kind: Kind, entry: Entry) -> usize {
+        self.entries.insert(entry.key, kind, entry)
+    }
+
+    /// Something came now.
+    fn touch(&mut self, place: usize, time_ns: u64) {
         self.turn += 1;
-        let turn = self.turn;
-        match self.take(&key) {
-            Some(entry) => Entry { last_ns: time_ns.max(entry.last_ns), turn, ..entry },
-            None => Entry {
-                first_ns: time_ns,
-                last_ns: time_ns,
-                turn,
-                memory_bytes: 0,
-                stream: Connection::default(),
-                conversation: None,
-            },
+        self.entries.touch(place);
+        if let Some(entry) = self.entries.get_mut(place) {
+            entry.turn = self.turn;
+            entry.last_ns = entry.last_ns.max(time_ns);
         }
     }
 
-    fn take(&mut self, key: &FlowKey) -> Option<Entry> {
-        let entry = self.entries.remove(key)?;
-        self.order(key).remove(&entry.turn);
-        self.memory_bytes = self.memory_bytes.saturating_sub(entry.memory_bytes);
-        Some(entry)
-    }
-
-    fn put_back(&mut self, key: FlowKey, mut entry: Entry) {
+    /// What it holds has changed.
+    fn weigh(&mut self, place: usize) {
+        let Some(entry) = self.entries.get_mut(place) else { return };
         let conversation = entry.conversation.as_ref().map_or(0, Conversation::memory_bytes);
+        let before = entry.memory_bytes;
         entry.memory_bytes = CONVERSATION_BYTES + entry.stream.memory_bytes() + conversation;
-        self.memory_bytes += entry.memory_bytes;
-        self.order(&key).insert(entry.turn, key);
-        self.entries.insert(key, entry);
-    }
-
-    fn order(&mut self, key: &FlowKey) -> &mut BTreeMap<u64, FlowKey> {
-        if key.protocol == crate::flow::Protocol::TCP { &mut self.streams } else { &mut self.datagrams }
+        self.memory_bytes = (self.memory_bytes + entry.memory_bytes).saturating_sub(before);
     }
 
     fn keep_limit(&mut self, emit: &mut dyn FnMut(Found)) {
         while self.memory_bytes > self.limits.memory_bytes {
-            let oldest = [self.streams.first_key_value(), self.datagrams.first_key_value()];
-            let Some((_, key)) = oldest.into_iter().flatten().min_by_key(|(turn, _)| **turn) else { return };
-            let key = *key;
+            let oldest = [Kind::Stream, Kind::Datagrams].map(|kind| self.entries.oldest(kind));
+            let turn = |place: &usize| self.entries.get(*place).map(|entry| entry.turn);
+            let Some(place) = oldest.into_iter().flatten().min_by_key(turn) else { return };
             self.tally.evicted += 1;
-            self.end(&key, emit);
+            self.end(place, emit);
         }
     }
 
     fn end_silent(&mut self, now_ns: u64, emit: &mut dyn FnMut(Found)) {
-        while let Some((_, key)) = self.datagrams.first_key_value() {
-            let key = *key;
+        while let Some(place) = self.entries.oldest(Kind::Datagrams) {
             let silent = |entry: &Entry| entry.last_ns.saturating_add(DATAGRAM_IDLE_NS) < now_ns;
-            if !self.entries.get(&key).is_some_and(silent) {
+            if !self.entries.get(place).is_some_and(silent) {
                 return;
             }
-            self.end(&key, emit);
+            self.end(place, emit);
         }
     }
 
-    fn end(&mut self, key: &FlowKey, emit: &mut dyn FnMut(Found)) {
-        let Some(mut entry) = self.take(key) else { return };
-        let Entry { first_ns, last_ns, stream, conversation, .. } = &mut entry;
-        let (first_ns, time_ns) = (*first_ns, *last_ns);
-        let client = stream.client();
-        let reveal = self.reveal;
-        let mut hearing = Hearing {
-            key: *key,
-            first_ns,
-            time_ns,
-            client,
-            reveal,
-            conversation,
-            tally: &mut self.tally,
-            emit,
-        };
-        stream.finish(End::Unseen, &mut |side, piece| hearing.piece(side, piece));
-        self.close(*key, entry, emit);
+    /// No more is seen of it.
+    fn end(&mut self, place: usize, emit: &mut dyn FnMut(Found)) {
+        if let Some(entry) = self.entries.get_mut(place) {
+            let (stream, mut hearing) = entry.split(entry.last_ns, None, self.reveal, &mut self.tally, emit);
+            stream.finish(End::Unseen, &mut |side, piece| hearing.piece(side, piece));
+        }
+        self.remove(place, emit);
     }
 
-    fn close(&mut self, key: FlowKey, entry: Entry, emit: &mut dyn FnMut(Found)) {
-        let Entry { first_ns, last_ns, conversation, .. } = entry;
-        if let Some(mut conversation) = conversation {
-            let mut found = |protocol, client, exchange| {
-                emit(Found { key, first_ns, client, protocol, time_ns: last_ns, exchange });
-            };
-            conversation.finish(&mut self.tally, &mut found);
+    fn remove(&mut self, place: usize, emit: &mut dyn FnMut(Found)) {
+        let Some((_, mut entry)) = self.entries.remove(place) else { return };
+        self.memory_bytes = self.memory_bytes.saturating_sub(entry.memory_bytes);
+        entry.close(&mut self.tally, emit);
+    }
+}
+
+impl Entry {
+    /// The conversation is over.
+    fn close(&mut self, tally: &mut Tally, emit: &mut dyn FnMut(Found)) {
+        let Self { key, first_ns, last_ns, hooks, .. } = *self;
+        let whose = Whose { key, first_ns, hooks, time_ns: last_ns };
+        if let Some(mut conversation) = self.conversation.take() {
+            let mut found = |protocol, client, exchange| emit(whose.found(protocol, client, exchange));
+            conversation.finish(tally, &mut found);
         }
+    }
+}
+
+/// What every exchange of a conversation says besides.
+#[derive(Clone, Copy)]
+struct Whose {
+    key: FlowKey,
+    first_ns: u64,
+    hooks: [Option<HookId>; 2],
+    time_ns: u64,
+}
+
+impl Whose {
+    fn found(&self, protocol: &'static str, client: Side, exchange: Exchange) -> Found {
+        let Self { key, first_ns, hooks, time_ns } = *self;
+        Found { key, first_ns, client, hooks, protocol, time_ns, exchange }
     }
 }
 
 /// Hands a stream's pieces to its conversation, which begins with the first of them.
 struct Hearing<'a> {
-    key: FlowKey,
-    first_ns: u64,
-    time_ns: u64,
+    whose: Whose,
     client: Option<Side>,
     reveal: Reveal,
     conversation: &'a mut Option<Conversation>,
@@ -314,28 +382,42 @@ struct Hearing<'a> {
 }
 
 impl Hearing<'_> {
+    /// Nothing more of it is read.
+    fn leave(&mut self, why: Why) {
+        let Self { whose, conversation, tally, emit, .. } = self;
+        if let Some(conversation) = conversation
+            && !conversation.is_passing()
+        {
+            let mut found = |protocol, client, exchange| emit(whose.found(protocol, client, exchange));
+            conversation.leave(why, tally, &mut found);
+        }
+    }
+
     fn piece(&mut self, from: Side, piece: Piece<'_>) {
-        let Self { key, first_ns, time_ns, client, reveal, conversation, tally, emit } = self;
-        let (key, first_ns, time_ns) = (*key, *first_ns, *time_ns);
+        let Self { whose, client, reveal, conversation, tally, emit } = self;
+        let time_ns = whose.time_ns;
         if conversation.is_none() {
             if matches!(piece, Piece::End(_)) {
                 return;
             }
             tally.conversations += 1;
         }
-        let conversation = conversation
-            .get_or_insert_with(|| Conversation::new(Transport::Tcp, key.ports, *client).revealing(*reveal));
+        let conversation = conversation.get_or_insert_with(|| {
+            Conversation::new(Transport::Tcp, whose.key.ports, *client).revealing(*reveal)
+        });
         if conversation.is_passing() {
             return;
         }
-        let mut found = |protocol, client, exchange| {
-            emit(Found { key, first_ns, client, protocol, time_ns, exchange });
-        };
+        let mut found = |protocol, client, exchange| emit(whose.found(protocol, client, exchange));
         match piece {
             Piece::Data(bytes) => conversation.data(from, bytes, time_ns, tally, &mut found),
             Piece::Gap(length, gap) => {
                 tally.gap(gap);
                 conversation.gap(from, length, gap, time_ns, tally, &mut found);
+            }
+            Piece::LeftOut(length) => {
+                tally.left_out_bytes += length;
+                conversation.left_out(from, length, time_ns, tally, &mut found);
             }
             Piece::End(end) => conversation.end(from, end, time_ns, tally, &mut found),
         }

@@ -117,14 +117,48 @@ impl Lane {
         self.within_limit(at, outcome)
     }
 
+    /// How many of the next bytes need not be seen.
+    pub(super) fn skip_left(&self, parser: &dyn Parser, direction: Direction) -> Option<u64> {
+        match &self.skip {
+            Some(skip) => Some(skip.left),
+            None => self.next_skip(parser, direction),
+        }
+    }
+
+    /// The skip that begins here, before its first byte has come.
+    fn next_skip(&self, parser: &dyn Parser, direction: Direction) -> Option<u64> {
+        let between = self.kept.is_empty() && !self.lost && !self.waits;
+        if between { parser.skips_next(direction).filter(|asked| *asked > 0) } else { None }
+    }
+
+    fn begin_next_skip(&mut self, at: &Place<'_, '_>) {
+        if self.skip.is_none() {
+            let next = self.next_skip(at.parser, at.direction);
+            self.skip = next.map(|asked| Skip { asked, left: asked, passed: 0, gap: None });
+        }
+    }
+
+    /// Bytes that were not captured, because they are being skipped.
+    pub(super) fn left_out(&mut self, at: &mut Place<'_, '_>, length: u64) {
+        let mut length = length;
+        while length > 0 {
+            self.begin_next_skip(at);
+            let Some(skip) = &mut self.skip else { return self.gap(at, length, Gap::Cut) };
+            let passed = skip.left.min(length);
+            skip.left -= passed;
+            skip.passed += passed;
+            length -= passed;
+            if skip.left == 0 {
+                self.end_skip(at, false);
+            }
+        }
+    }
+
     /// Bytes that are missing at this place.
     pub(super) fn gap(&mut self, at: &mut Place<'_, '_>, length: u64, gap: Gap) {
         let mut length = length;
         while length > 0 {
-            if self.skip.is_none() && self.kept.is_empty() && !self.lost {
-                let next = at.parser.skips_next(at.direction).filter(|asked| *asked > 0);
-                self.skip = next.map(|asked| Skip { asked, left: asked, passed: 0, gap: None });
-            }
+            self.begin_next_skip(at);
             let Some(skip) = &mut self.skip else { break };
             let passed = skip.left.min(length);
             skip.left -= passed;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{End, Gap, Piece};
+use super::{End, Gap, Piece, SKIP_BYTES_MAX, SKIP_BYTES_MIN};
 
 /// Room for segments that wait behind a hole, of one direction: what a
 /// connection has in flight at 10 Gbit/s and 1 ms.
@@ -28,6 +28,8 @@ pub(super) struct Half {
     /// Where the stream ends, if its FIN was seen.
     fin: Option<u64>,
     over: bool,
+    /// Nothing before this place need come. 0: everything is wanted.
+    skipped_to: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -82,6 +84,42 @@ impl Half {
         (distance <= AHEAD_BYTES_MAX).then(|| self.at.checked_add_signed(distance)).flatten()
     }
 
+    pub(super) fn skip(&mut self, left: Option<u64>) -> bool {
+        let before = self.skipped_to;
+        match left {
+            Some(left) if left >= SKIP_BYTES_MIN => {
+                let end = self.at.saturating_add(left);
+                // Said again when half of it has passed.
+                if before < end.min(self.at + SKIP_BYTES_MAX / 2) {
+                    self.skipped_to = end.min(self.at + SKIP_BYTES_MAX);
+                }
+            }
+            _ if before <= self.at => self.skipped_to = 0,
+            _ => {}
+        }
+        self.skipped_to != before
+    }
+
+    pub(super) fn skipped_until(&self) -> Option<u32> {
+        let start = self.start.filter(|_| self.skipped_to > 0)?;
+        Some(start.seq.wrapping_add(self.skipped_to as u32))
+    }
+
+    pub(super) fn come_to(&mut self, seq: u32, deliver: &mut impl FnMut(Piece<'_>)) {
+        if let Some(place) = self.place(seq).filter(|_| !self.over) {
+            self.leave_out(place, deliver);
+        }
+    }
+
+    /// The stream has come to `place`: what is missing before it and need not come will not.
+    fn leave_out(&mut self, place: u64, deliver: &mut impl FnMut(Piece<'_>)) {
+        let to = place.min(self.skipped_to);
+        if to > self.at && self.held.is_empty() {
+            deliver(Piece::LeftOut(to - self.at));
+            self.at = to;
+        }
+    }
+
     /// The receiver has everything before `ack`. `certain`: it said so together
     /// with something of its own, so that what is missing is not just late.
     pub(super) fn acknowledge(&mut self, ack: u32, certain: bool, deliver: &mut impl FnMut(Piece<'_>)) {
@@ -89,6 +127,7 @@ impl Half {
         self.acknowledged = self.acknowledged.max(place);
         self.advance(deliver);
         let lost_to = self.fin.map_or(self.acknowledged, |fin| self.acknowledged.min(fin));
+        self.leave_out(lost_to, deliver);
         if certain && self.held.is_empty() && lost_to > self.at {
             self.give_up(lost_to, Gap::Lost, deliver);
             self.advance(deliver);
@@ -129,6 +168,7 @@ impl Half {
         } else {
             place += distance.unsigned_abs();
         }
+        self.leave_out(place, deliver);
         if fin && self.fin.is_none() {
             self.fin = Some(place + length);
         }
@@ -173,7 +213,11 @@ impl Half {
             let place = *place;
             if place > self.at {
                 let lost_to = self.acknowledged.min(place);
-                if lost_to > self.at {
+                let left_out_to = self.skipped_to.min(place);
+                if left_out_to > self.at {
+                    deliver(Piece::LeftOut(left_out_to - self.at));
+                    self.at = left_out_to;
+                } else if lost_to > self.at {
                     self.give_up(lost_to, Gap::Lost, deliver);
                 } else if self.held_bytes > HELD_BYTES_MAX {
                     self.give_up(place, Gap::NotSeen, deliver);

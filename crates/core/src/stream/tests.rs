@@ -44,6 +44,7 @@ fn note(got: &mut Got, side: Side, piece: Piece<'_>) {
             got.bytes[index].extend(std::iter::repeat_n(b'_', usize::try_from(length).unwrap().min(100)));
             got.gaps[index].push((length, why));
         }
+        Piece::LeftOut(length) => panic!("{length} bytes that nobody skipped"),
         Piece::End(end) => got.ends[index] = Some(end),
     }
 }

@@ -1,4 +1,7 @@
+mod live;
+
 use super::*;
+use crate::capture::PayloadSeen;
 use crate::flow::Protocol;
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -17,7 +20,11 @@ struct Traffic {
 
 impl Traffic {
     fn new(memory_bytes: usize) -> Self {
-        Self { engine: Engine::new(Limits { memory_bytes }), found: Vec::new(), now_ns: 0 }
+        Self {
+            engine: Engine::new(Limits { memory_bytes, ..Limits::default() }),
+            found: Vec::new(),
+            now_ns: 0,
+        }
     }
 
     fn send(&mut self, port: u16, asks: bool, segment: Segment<'_>) {
