@@ -33,7 +33,7 @@ fn help(class: Class) -> &'static str {
         Class::Parameters => "Values bound to prepared statements, except to those that name a password",
         Class::RedisValues => "Arguments of Redis commands on data, except where a key names a password",
         Class::QueryStrings => {
-            "Values of URL parameters that look like tokens or keys, but not like passwords"
+            "Values of URL parameters that look like keys, codes or sessions, but not like passwords or tokens"
         }
         Class::ErrorText => "What databases quote in their errors",
     }

@@ -191,11 +191,12 @@ pub(in crate::l7) fn request_line(
     reveal: Reveal,
 ) -> RequestLine {
     // A target of the form host:port has nothing to redact but what stands before an @.
-    let target = cut(target, TARGET_BYTES_MAX);
-    let (target, revealed) = match method {
+    // Cut afterwards: what is cut off may say that what stands before it is a password.
+    let (mut target, revealed) = match method {
         "CONNECT" if !target.starts_with('/') => (redact::authority(target), false),
         _ => redact::url_but(target, reveal),
     };
+    target.truncate(cut(&target, TARGET_BYTES_MAX).len());
     RequestLine { method: cut(method, METHOD_BYTES_MAX).to_owned(), target, revealed, version }
 }
 
@@ -260,7 +261,9 @@ impl Head {
             if self.host.is_some() {
                 self.anomaly("several hosts");
             }
-            self.host.get_or_insert(redact::authority(&text()));
+            // Cut afterwards, like a target.
+            let host = redact::authority(&String::from_utf8_lossy(value));
+            self.host.get_or_insert(cut(&host, TEXT_BYTES_MAX).to_owned());
         } else if is("user-agent") {
             self.user_agent.get_or_insert(text());
         } else if is("upgrade") {
