@@ -30,7 +30,9 @@ pub(super) struct Headers {
 
 impl Headers {
     pub(super) fn take(&mut self, field: Field<'_>) {
-        let text = || match field.sensitive {
+        // What is cut off may say that what stands before it is a password (`@`).
+        let hides_end = field.value.len() > TARGET_BYTES_MAX && field.value.first() != Some(&b'/');
+        let text = || match field.sensitive || hides_end {
             true => redact::REDACTED.to_owned(),
             false => cut(&String::from_utf8_lossy(field.value), TARGET_BYTES_MAX).to_owned(),
         };
