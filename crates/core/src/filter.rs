@@ -18,7 +18,7 @@ use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 use crate::endpoint::{Container, Endpoint, Identity};
 use crate::flow::Protocol;
 use crate::l7;
-use crate::record::{AttributeValue, Record, RequestRecord, State};
+use crate::record::{AttributeValue, FlowRecord, Record, RequestRecord, State, Translated, Verdict};
 
 pub use error::FilterError;
 pub use pattern::NamePattern;
@@ -48,6 +48,8 @@ pub enum Criterion {
     Application(&'static str),
     /// `--state`. Packets have none.
     State(State),
+    /// `--verdict`: what weir did. Packets have none.
+    Verdict(Verdict),
     /// `--interface`: seen at such a device.
     Interface(NamePattern),
     /// `--ip-version`, `-4`, `-6`.
@@ -158,6 +160,18 @@ impl Criterion {
             .ok_or_else(|| FilterError::State(text.to_owned()))
     }
 
+    /// `--verdict`: one of [`Verdict::ALL`] by its name.
+    ///
+    /// # Errors
+    /// If there is no such verdict.
+    pub fn parse_verdict(text: &str) -> Result<Self, FilterError> {
+        Verdict::ALL
+            .into_iter()
+            .find(|verdict| verdict.name().eq_ignore_ascii_case(text))
+            .map(Self::Verdict)
+            .ok_or_else(|| FilterError::Verdict(text.to_owned()))
+    }
+
     /// `--interface`: a device name, or a glob.
     ///
     /// # Errors
@@ -265,15 +279,14 @@ impl Criterion {
         match self {
             Self::Container(pattern) => facts.either_container(|container| pattern.is_container(container)),
             Self::Service(pattern) => facts.either_container(|container| pattern.is_service(container)),
-            Self::From(selector) => selector.matches(facts.from),
-            Self::To(selector) => selector.matches(facts.to),
-            Self::Ip(range) => facts.ends().iter().any(|end| range.contains(&end.ip)),
-            Self::Port(ports) => {
-                facts.ends().iter().any(|end| end.port.is_some_and(|port| ports.contains(&port)))
-            }
+            Self::From(selector) => facts.clients().any(|client| selector.matches(client)),
+            Self::To(selector) => facts.servers().any(|server| selector.matches(server)),
+            Self::Ip(range) => facts.ends().any(|end| range.contains(&end.ip)),
+            Self::Port(ports) => facts.ends().any(|end| end.port.is_some_and(|port| ports.contains(&port))),
             Self::Protocol(protocols) => facts.protocol.is_some_and(|protocol| protocols.contains(&protocol)),
             Self::Application(name) => facts.application == Some(name),
             Self::State(state) => facts.state == Some(*state),
+            Self::Verdict(verdict) => facts.flow().is_some_and(|flow| flow.verdict == *verdict),
             Self::Interface(pattern) => facts.interfaces().any(|name| pattern.matches(name)),
             Self::IpVersion(version) => facts.from.ip.is_ipv4() == (*version == IpVersion::V4),
             Self::Since(time) => facts.time >= *time,
@@ -443,12 +456,32 @@ impl<'a> Facts<'a> {
         }
     }
 
-    fn ends(&self) -> [&'a Endpoint; 2] {
-        [self.from, self.to]
+    fn flow(&self) -> Option<&'a FlowRecord> {
+        match self.record {
+            Record::Flow(flow) => Some(flow),
+            _ => None,
+        }
+    }
+
+    /// The ends of a redirected flow, as its server sees them, are its ends too.
+    fn translated(&self) -> Option<&'a Translated> {
+        self.flow().and_then(|flow| flow.translated.as_deref())
+    }
+
+    fn clients(&self) -> impl Iterator<Item = &'a Endpoint> {
+        std::iter::once(self.from).chain(self.translated().map(|translated| &translated.client))
+    }
+
+    fn servers(&self) -> impl Iterator<Item = &'a Endpoint> {
+        std::iter::once(self.to).chain(self.translated().map(|translated| &translated.server))
+    }
+
+    fn ends(&self) -> impl Iterator<Item = &'a Endpoint> {
+        self.clients().chain(self.servers())
     }
 
     fn either_container(&self, test: impl Fn(&Container) -> bool) -> bool {
-        self.ends().iter().any(|end| match &end.identity {
+        self.ends().any(|end| match &end.identity {
             Identity::Container(container) => test(container),
             _ => false,
         })

@@ -5,6 +5,7 @@ mod request;
 mod stats;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
@@ -81,11 +82,37 @@ impl State {
 }
 
 /// What weir did with a flow's packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Nothing: they went their way.
     Forwarded,
+    /// They were sent elsewhere, and answers came back as from where they were
+    /// sent.
+    Redirected,
+}
+
+impl Verdict {
+    /// Every verdict.
+    pub const ALL: [Self; 2] = [Self::Forwarded, Self::Redirected];
+
+    /// As in records.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Forwarded => "forwarded",
+            Self::Redirected => "redirected",
+        }
+    }
+}
+
+/// The ends of a flow as its server sees them, where its client sees others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Translated {
+    /// Whom the server takes for its client.
+    pub client: Endpoint,
+    /// Who answers.
+    pub server: Endpoint,
 }
 
 /// What one device saw of a flow: the numbers that `ip -s link` adds up.
@@ -115,7 +142,7 @@ pub struct FlowRecord {
     pub event: FlowEvent,
     /// Who opened it.
     pub client: Endpoint,
-    /// Who was asked.
+    /// Who was asked, as the client sees it.
     pub server: Endpoint,
     /// Transport protocol.
     pub protocol: Protocol,
@@ -126,6 +153,12 @@ pub struct FlowRecord {
     pub state: State,
     /// What weir did with it.
     pub verdict: Verdict,
+    /// The name of the rule because of which it did that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Arc<str>>,
+    /// Both ends as the server sees them, if that is not what the client sees.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub translated: Option<Box<Translated>>,
     /// TCP, and its beginning was not seen: who is client is a guess.
     pub midstream: bool,
     /// First packet.

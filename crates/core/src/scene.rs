@@ -97,6 +97,8 @@ impl Scene {
             icmp_type: key.protocol.is_icmp().then_some(key.icmp_type),
             state,
             verdict: Verdict::Forwarded,
+            rule: None,
+            translated: None,
             midstream: entry.midstream,
             start: self.clock.time(entry.first_ns),
             duration_ms: milliseconds(entry.last_ns.saturating_sub(entry.first_ns)),

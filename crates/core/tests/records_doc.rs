@@ -16,7 +16,7 @@ use weir_core::l7::{self, Attribute};
 use weir_core::loss::{EventLosses, TallyReason};
 use weir_core::record::{
     AttributeValue, Capture, FlowEvent, FlowRecord, InterfaceCounters, Matched, PacketDirection,
-    PacketRecord, Record, RequestRecord, State, StatsRecord, SummaryRecord, Verdict,
+    PacketRecord, Record, RequestRecord, State, StatsRecord, SummaryRecord, Translated, Verdict,
 };
 use weir_core::reveal::Class;
 use weir_core::stats::By;
@@ -86,6 +86,10 @@ fn interface() -> InterfaceCounters {
     }
 }
 
+fn translated() -> Translated {
+    Translated { client: container(), server: host() }
+}
+
 fn flow() -> FlowRecord {
     FlowRecord {
         time: Timestamp::UNIX_EPOCH,
@@ -96,7 +100,9 @@ fn flow() -> FlowRecord {
         protocol: Protocol::TCP,
         icmp_type: Some(8),
         state: State::Closed,
-        verdict: Verdict::Forwarded,
+        verdict: Verdict::Redirected,
+        rule: Some("canary".into()),
+        translated: Some(Box::new(translated())),
         midstream: false,
         start: Timestamp::UNIX_EPOCH,
         duration_ms: 1.5,
@@ -210,6 +216,9 @@ fn every_field_is_documented() {
 fn every_name_is_documented() {
     assert_eq!(texts(&[FlowEvent::Open, FlowEvent::Update, FlowEvent::Close]), documented("### events"));
     assert_eq!(texts(&State::ALL), documented("### states"));
+    assert_eq!(texts(&Verdict::ALL), documented("### verdicts"));
+    assert_eq!(names(Verdict::ALL.map(Verdict::name)), documented("### verdicts"));
+    assert_eq!(fields(&[translated()]), documented("### translated"));
     assert_eq!(names(State::ALL.map(State::name)), documented("### states"));
     let directions = [
         PacketDirection::FromContainer,

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::record::State;
+use crate::record::{State, Verdict};
 
 /// A value of a filter flag that cannot be used: what was given, and what is
 /// accepted. Control characters in it are written out.
@@ -60,6 +60,9 @@ pub enum FilterError {
     /// No such state.
     #[error("{0:?} is not a state: accepted are {states}", states = state_names())]
     State(String),
+    /// No such verdict.
+    #[error("{0:?} is not a verdict: accepted are {verdicts}", verdicts = Verdict::ALL.map(Verdict::name).join(", "))]
+    Verdict(String),
     /// Neither 4 nor 6.
     #[error("{0:?} is not a version of IP: accepted are 4 and 6")]
     IpVersion(String),

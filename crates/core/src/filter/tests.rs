@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::record::{
     AttributeValue, Capture, FlowEvent, FlowRecord, InterfaceCounters, Matched, PacketDirection,
-    PacketRecord, RequestRecord, SummaryRecord, Verdict,
+    PacketRecord, RequestRecord, SummaryRecord, Translated, Verdict,
 };
 
 type Parser = fn(&str) -> Result<Criterion, FilterError>;
@@ -48,6 +48,8 @@ fn flow(client: Endpoint, server: Endpoint, protocol: Protocol) -> Record {
         icmp_type: protocol.is_icmp().then_some(8),
         state: State::Established,
         verdict: Verdict::Forwarded,
+        rule: None,
+        translated: None,
         midstream: false,
         start: now(),
         duration_ms: 1.0,
@@ -399,6 +401,37 @@ fn errors_say_what_is_wrong_and_what_is_accepted() {
     assert!(!hostile.contains(crate::text::is_invisible), "{hostile:?}");
 }
 
+/// A redirected flow is found by what its client sees and by what its server sees.
+#[test]
+fn both_sides_of_a_redirected_flow_are_its_ends() {
+    let Record::Flow(plain) = inside() else { panic!("a flow") };
+    let translated = Translated {
+        client: end("10.9.9.9", Some(40_000), web()),
+        server: end("172.18.0.9", Some(80), Identity::World(None)),
+    };
+    let verdict = Verdict::Redirected;
+    let redirected =
+        Record::Flow(FlowRecord { verdict, translated: Some(Box::new(translated)), ..plain.clone() });
+    let plain = Record::Flow(plain);
+    for (parse, text, expected) in [
+        (Criterion::parse_from as Parser, "172.18.0.3:43122", [true, true]),
+        (Criterion::parse_from, "10.9.9.9", [false, true]),
+        (Criterion::parse_to, "db:3306", [true, true]),
+        (Criterion::parse_to, "172.18.0.9:80", [false, true]),
+        (Criterion::parse_from, "172.18.0.9", [false, false]),
+        (Criterion::parse_port, "80", [false, true]),
+        (Criterion::parse_ip, "10.9.9.0/24", [false, true]),
+        (Criterion::parse_verdict, "redirected", [false, true]),
+        (Criterion::parse_verdict, "Forwarded", [true, false]),
+    ] {
+        let mut filter = Filter::default();
+        filter.add(parse(text).unwrap(), false);
+        assert_eq!([&plain, &redirected].map(|record| filter.matches(record)), expected, "{text}");
+    }
+    let error = Criterion::parse_verdict("bent").unwrap_err().to_string();
+    assert_eq!(error, "\"bent\" is not a verdict: accepted are forwarded, redirected");
+}
+
 proptest! {
     #[test]
     fn parsing_never_panics(text in "[ -~]{0,24}|\\PC{0,24}|[0-9a-f:./\\[\\]*-]{0,24}") {
@@ -406,7 +439,7 @@ proptest! {
             Criterion::parse_container, Criterion::parse_service, Criterion::parse_from,
             Criterion::parse_to, Criterion::parse_ip, Criterion::parse_port,
             Criterion::parse_protocol, Criterion::parse_state, Criterion::parse_interface,
-            Criterion::parse_ip_version, since as Parser,
+            Criterion::parse_ip_version, Criterion::parse_verdict, since as Parser,
         ] {
             match parse(&text) {
                 Ok(criterion) => {

@@ -74,6 +74,8 @@ filter_args! {
         "tcp, udp, icmp, icmpv6, sctp, ... or an IANA number.";
     state / not_state, "state" / "not-state", "STATE",
         "new, established, closing, closed, reset or idle.";
+    verdict / not_verdict, "verdict" / "not-verdict", "VERDICT",
+        "forwarded or redirected.";
     interface / not_interface, "interface" / "not-interface", "NAME",
         "Watch these interfaces, by name or pattern, instead of all containers' veths.";
     ip_version / not_ip_version, "ip-version" / "not-ip-version", "4|6",
@@ -153,6 +155,7 @@ fn parse(name: &str, value: &str, now: Timestamp) -> Result<Criterion, FilterErr
         "port" => Criterion::parse_port(value),
         "protocol" => Criterion::parse_protocol(value),
         "state" => Criterion::parse_state(value),
+        "verdict" => Criterion::parse_verdict(value),
         "interface" => Criterion::parse_interface(value),
         "ip-version" => Criterion::parse_ip_version(value),
         "method" => Criterion::parse_method(value),
@@ -226,7 +229,8 @@ mod tests {
 
     #[test]
     fn every_name_has_a_parser() {
-        let values = ["web", "web", "web", "world", "::/0", "1-2", "udp", "reset", "lo", "4", "5m"];
+        let values =
+            ["web", "web", "web", "world", "::/0", "1-2", "udp", "reset", "redirected", "lo", "4", "5m"];
         let audit_values = ["GET", "/a/*", "5xx", "GET", "users", "user:*", "100ms"];
         assert_eq!((NAMES.len(), AUDIT_NAMES.len()), (values.len(), audit_values.len()));
         for (name, value) in NAMES.iter().zip(values).chain(AUDIT_NAMES.iter().zip(audit_values)) {

@@ -104,6 +104,14 @@ impl Cell {
         if port.is_empty() { cell } else { cell.plain(":").styled(PORT, port.trim_start_matches(':')) }
     }
 
+    /// `:80`; nothing where there is no port.
+    pub(super) fn port(self, port: Option<u16>) -> Self {
+        match port {
+            Some(port) => self.plain(":").styled(PORT, &port.to_string()),
+            None => self,
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.width == 0
     }

@@ -53,7 +53,7 @@ impl Compact {
         let cells = [
             self.cell().time(&self.zone, flow.time, 3),
             self.cell().endpoint(&flow.client),
-            self.cell().gap(1).plain("→ ").endpoint(&flow.server),
+            flow_cells::server(self.cell().gap(1).plain("→ "), flow),
             flow_cells::protocol(self.cell(), flow.protocol, flow.icmp_type),
             flow_cells::state(self.cell(), flow.state),
             self.cell().plain(&bytes),

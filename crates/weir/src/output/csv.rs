@@ -29,6 +29,8 @@ const FLOW: &[&str] = &[
     "icmp_type",
     "state",
     "verdict",
+    "rule",
+    "translated",
     "midstream",
     "start",
     "duration_ms",

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use anstyle::Style;
 use weir_core::flow::Protocol;
-use weir_core::record::{FlowEvent, FlowRecord, State};
+use weir_core::record::{FlowEvent, FlowRecord, State, Translated};
 use weir_core::text;
 
 use super::cell::{BAD, Cell, DIM, GOOD, WARN};
@@ -20,6 +20,19 @@ pub(super) fn state(cell: Cell, state: State) -> Cell {
     cell.styled(style, state.name())
 }
 
+/// Who was asked and, if another answers, who that is: `web:8080 ⇒ api:80`; with
+/// whom that one takes for its client, where that is somebody else.
+pub(super) fn server(cell: Cell, flow: &FlowRecord) -> Cell {
+    let cell = cell.endpoint(&flow.server);
+    let Some(translated) = &flow.translated else { return cell };
+    let cell = cell.styled(WARN, " ⇒ ");
+    let Translated { client, server } = &**translated;
+    match (client.ip, client.port) == (flow.client.ip, flow.client.port) {
+        true => cell.endpoint(server),
+        false => cell.plain(&client.ip.to_string()).port(client.port).plain(" → ").endpoint(server),
+    }
+}
+
 /// What went wrong with the flow, and what is not sure; each only if so.
 pub(super) fn notes(cell: Cell, flow: &FlowRecord) -> Cell {
     let counts = [
@@ -28,6 +41,10 @@ pub(super) fn notes(cell: Cell, flow: &FlowRecord) -> Cell {
         (u64::from(flow.zero_windows), "zero window", "zero windows"),
         (u64::from(flow.icmp_errors), "ICMP error", "ICMP errors"),
     ];
+    let cell = match &flow.rule {
+        Some(rule) => cell.part(DIM, &format!("{} by {rule}", flow.verdict.name())),
+        None => cell,
+    };
     let mut cell = counts.into_iter().fold(cell, |cell, (count, one, many)| match count {
         0 => cell,
         1 => cell.part(WARN, &format!("1 {one}")),

@@ -129,7 +129,7 @@ impl Table {
             self.cell().time(&self.zone, flow.time, 3),
             self.cell().plain(event),
             self.cell().endpoint(&flow.client),
-            self.cell().endpoint(&flow.server),
+            flow_cells::server(self.cell(), flow),
             flow_cells::protocol(self.cell(), flow.protocol, flow.icmp_type),
             flow_cells::state(self.cell(), flow.state),
             self.number(Some(text::bytes(flow.sent_bytes))),

@@ -9,7 +9,7 @@ use weir_core::endpoint::{Container, Endpoint, Identity};
 use weir_core::flow::Protocol;
 use weir_core::record::{
     AttributeValue, Capture, FlowEvent, FlowRecord, InterfaceCounters, Matched, PacketDirection,
-    PacketRecord, RequestRecord, State, SummaryRecord, Verdict,
+    PacketRecord, RequestRecord, State, SummaryRecord, Translated, Verdict,
 };
 use weir_core::text::is_invisible;
 
@@ -77,6 +77,8 @@ fn query() -> FlowRecord {
         icmp_type: None,
         state: State::Established,
         verdict: Verdict::Forwarded,
+        rule: None,
+        translated: None,
         midstream: false,
         start: time(),
         duration_ms: 12.4,
@@ -262,6 +264,35 @@ fn a_flow_is_one_line() {
         written(Format::Compact, false, &[Record::Flow(query())]),
         "12:01:07.482  shop/web:43122 → shop/db:3306  TCP  established  1.2 kB / 18.4 kB  rtt 0.11 ms\n"
     );
+}
+
+#[test]
+fn a_redirected_flow_shows_both_sides_in_one_row() {
+    let redirected = |client: Endpoint| FlowRecord {
+        server: end("172.18.0.4", Some(8080), compose("db")),
+        verdict: Verdict::Redirected,
+        rule: Some("canary".into()),
+        translated: Some(Box::new(Translated {
+            client,
+            server: end("172.18.0.7", Some(80), compose("api")),
+        })),
+        ..query()
+    };
+    for (client, expected) in [
+        (query().client, "shop/web:43122 → shop/db:8080 ⇒ shop/api:80  TCP"),
+        (
+            end("10.9.9.9", Some(40_000), compose("web")),
+            "shop/web:43122 → shop/db:8080 ⇒ 10.9.9.9:40000 → shop/api:80  TCP",
+        ),
+    ] {
+        let record = [Record::Flow(redirected(client))];
+        let line = written(Format::Compact, false, &record);
+        assert!(line.contains(expected) && line.contains("redirected by canary"), "{line}");
+        assert!(written(Format::Table, false, &record).contains("shop/db:8080 ⇒ "));
+        let json: serde_json::Value = serde_json::from_str(&written(Format::Jsonl, false, &record)).unwrap();
+        assert_eq!((&json["verdict"], &json["rule"]), (&"redirected".into(), &"canary".into()));
+        assert_eq!(json["translated"]["server"]["port"], 80);
+    }
 }
 
 #[test]
