@@ -47,10 +47,12 @@ mod harness;
 mod http;
 mod http2;
 mod lane;
+mod mysql;
 mod pairs;
 mod postgresql;
 mod redact;
 mod redis;
+mod statement;
 mod tls;
 mod websocket;
 
@@ -70,6 +72,7 @@ pub static PROTOCOLS: &[&Protocol] = &[
     &tls::PROTOCOL,
     &redis::PROTOCOL,
     &postgresql::PROTOCOL,
+    &mysql::PROTOCOL,
     &dns::PROTOCOL,
     &websocket::PROTOCOL,
 ];

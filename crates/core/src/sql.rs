@@ -106,24 +106,45 @@ pub fn mask_quoted(message: &str) -> String {
         masked.push(opening);
         masked.push('?');
         let inside = quoted.get(opening.len_utf8()..).unwrap_or_default();
-        let Some(end) = inside.rfind(closing) else { return masked };
+        let Some(end) = last_quote(inside, closing) else { return masked };
         masked.push(closing);
         rest = inside.get(end + closing.len_utf8()..).unwrap_or_default();
     }
 }
 
-/// Where something quoted begins, and its quotation marks. An apostrophe inside
-/// of a word is none.
+/// Whether this is an apostrophe inside of a word, between what stands before
+/// and after it. Languages that put no space around quotation marks have other
+/// letters.
+fn is_apostrophe(before: char, one: char, next: char) -> bool {
+    one == '\'' && before.is_ascii_alphabetic() && next.is_ascii_alphabetic()
+}
+
+/// Where something quoted begins, and its quotation marks.
 fn first_quote(text: &str) -> Option<(usize, char, char)> {
     let mut before = ' ';
     let mut chars = text.char_indices().peekable();
     while let Some((at, one)) = chars.next() {
         let next = chars.peek().map_or(' ', |(_, next)| *next);
-        let apostrophe = one == '\'' && before.is_alphabetic() && next.is_alphabetic();
-        if let Some((opening, closing)) = QUOTES.iter().find(|(opening, _)| *opening == one && !apostrophe) {
+        if !is_apostrophe(before, one, next)
+            && let Some((opening, closing)) = QUOTES.iter().find(|(opening, _)| *opening == one)
+        {
             return Some((at, *opening, *closing));
         }
         before = one;
+    }
+    None
+}
+
+/// Where the last quotation mark of this kind stands.
+fn last_quote(text: &str, closing: char) -> Option<usize> {
+    let mut after = ' ';
+    let mut chars = text.char_indices().rev().peekable();
+    while let Some((at, one)) = chars.next() {
+        let before = chars.peek().map_or(' ', |(_, before)| *before);
+        if one == closing && !is_apostrophe(before, one, after) {
+            return Some(at);
+        }
+        after = one;
     }
     None
 }

@@ -241,6 +241,39 @@ fn postgresql_is_what_zeek_says() {
     assert_only(&differing, &explained("### PostgreSQL against Zeek"), logs.len());
 }
 
+/// Commands and whether they succeeded. Weir tells no goodbye.
+#[test]
+fn mysql_is_what_zeek_says() {
+    let Some(folder) = captures() else { return };
+    let mut logs: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for row in expected(&folder, "zeek-mysql.jsonl") {
+        for file in row["traces"].as_array().unwrap() {
+            logs.entry(text(file)).or_default().push(row.clone());
+        }
+    }
+    let mut differing = BTreeMap::new();
+    for (file, rows) in &logs {
+        let zeek = count(rows.iter().filter(|row| row["cmd"] != "quit").map(|row| {
+            let command = text(&row["cmd"]);
+            let statement = text(&row["arg"]);
+            let asked = match command.as_str() {
+                "query" => statement.split(' ').next().unwrap_or_default().to_uppercase(),
+                _ => command.replace('_', " ").to_uppercase(),
+            };
+            // Zeek does not know how statistics went, which are a text.
+            vec![asked, (row["success"] == "T" || command == "statistics").to_string()]
+        }));
+        let records = requests(&folder, file, "mysql");
+        let weir = count(
+            records.iter().map(|record| vec![text(&record["operation"]), (record["ok"] == true).to_string()]),
+        );
+        if zeek != weir {
+            differing.insert(file.clone(), format!("Zeek {zeek:?}, weir {weir:?}"));
+        }
+    }
+    assert_only(&differing, &explained("### MySQL against Zeek"), logs.len());
+}
+
 /// As weir names a version that tshark gives in hexadecimal.
 fn tls_version(number: &str) -> String {
     let known = match number {

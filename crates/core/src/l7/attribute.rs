@@ -29,6 +29,8 @@ attributes! {
     Anomalies = "weir.anomalies",
     /// Rows that a statement changed.
     DbAffectedRows = "weir.db.affected_rows",
+    /// What the database says about how it did it: `slow_query`.
+    DbHints = "weir.db.hints",
     /// The database; for Redis, its number.
     DbNamespace = "db.namespace",
     /// How many statements or operations were done together, if more than one.
@@ -47,6 +49,8 @@ attributes! {
     DbStoredProcedureName = "db.stored_procedure.name",
     /// Which database it is.
     DbSystemName = "db.system.name",
+    /// How many warnings the database has for the client.
+    DbWarnings = "weir.db.warnings",
     /// How many records answered the question.
     DnsAnswerCount = "weir.dns.answer_count",
     /// The name that was asked for.

@@ -111,6 +111,10 @@ impl Played {
         self
     }
 
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.conversation.memory_bytes()
+    }
+
     pub(super) fn turns(&mut self, turns: &[Turn]) -> &mut Self {
         for turn in turns {
             self.data(turn.direction, &turn.bytes);
@@ -203,7 +207,11 @@ fn no_false_pair(found: &[Exchange], expected: &[Pair], what: &str) {
         // What was asked, or a part of it, may have become known before the loss,
         // by a name; and what broke off may have no status. What is not said is
         // not wrong.
-        let unnamed = pair.0.is_empty() && pair.1.is_none();
+        let unnamed = match &pair.1 {
+            None => pair.0.is_empty(),
+            // Of a prepared statement only its number is known.
+            Some(target) => target.starts_with("stmt#"),
+        };
         let may_be = |said: &Option<String>, right: &Option<String>| said.is_none() || said == right;
         let right = expected.iter().any(|one| {
             let same = unnamed || one.0 == pair.0 && may_be(&pair.1, &one.1);

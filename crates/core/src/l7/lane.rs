@@ -74,6 +74,22 @@ impl Lane {
         self.end = Some(end);
     }
 
+    /// How many bytes it does not need to see.
+    pub(super) fn skips(&self) -> u64 {
+        self.skip.as_ref().map_or(0, |skip| skip.left)
+    }
+
+    /// Bytes that it does not need to see, at most as many as [`Lane::skips`].
+    pub(super) fn pass(&mut self, at: &mut Place<'_, '_>, length: u64) {
+        let Some(skip) = &mut self.skip else { return };
+        let passed = skip.left.min(length);
+        skip.left -= passed;
+        skip.passed += passed;
+        if skip.left == 0 {
+            self.end_skip(at, false);
+        }
+    }
+
     /// Takes bytes that came now; without any, goes on with what is kept.
     pub(super) fn data(&mut self, at: &mut Place<'_, '_>, bytes: &[u8]) -> Outcome {
         let mut bytes = bytes;

@@ -89,6 +89,12 @@ impl<T> Fifo<T> {
     }
 
     /// The request that the next answer belongs to.
+    #[must_use]
+    pub fn front(&self) -> Option<&T> {
+        self.pending.front()
+    }
+
+    /// The same, to be changed.
     pub fn front_mut(&mut self) -> Option<&mut T> {
         self.pending.front_mut()
     }

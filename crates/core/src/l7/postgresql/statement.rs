@@ -4,8 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::reveal::Reveal;
-use crate::sql::{Dialect, redact_but};
+pub(super) use crate::l7::statement::Statement;
 
 /// The server tells names apart by their first 63 bytes.
 const NAME_BYTES_MAX: usize = 63;
@@ -13,70 +12,6 @@ const NAME_BYTES_MAX: usize = 63;
 const NAMES_MAX: usize = 512;
 /// SQL kept under these names.
 const TEXT_BYTES_MAX: usize = 128 * 1024;
-/// SQL in one record; what is longer ends with an ellipsis.
-const RECORD_BYTES_MAX: usize = 8 * 1024;
-
-/// What is executed.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Statement {
-    pub(super) operation: String,
-    /// Redacted SQL, or what else is asked for; empty if not known.
-    pub(super) text: String,
-    /// Statements in it; 0 if it is no SQL, or not known.
-    pub(super) statements: u32,
-    /// The text is not all of it.
-    pub(super) cut: bool,
-    /// Values that were bound to it, if they may be shown.
-    pub(super) parameters: Vec<String>,
-    /// The text has literals in it.
-    pub(super) revealed: bool,
-    /// Nothing more of what belongs to it may be shown.
-    pub(super) is_secret: bool,
-}
-
-impl Statement {
-    /// Reads SQL, of which more may follow (`cut`).
-    pub(super) fn sql(sql: &[u8], cut: bool, dialect: Dialect, reveal: Reveal) -> Self {
-        let redacted = redact_but(sql, dialect, reveal);
-        let mut text = redacted.text;
-        let too_long = text.len() > RECORD_BYTES_MAX;
-        if too_long {
-            let end = (0..=RECORD_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at));
-            text.truncate(end.unwrap_or_default());
-        }
-        let cut = cut || too_long;
-        if cut {
-            text.push('…');
-        }
-        text.shrink_to_fit();
-        Self {
-            operation: redacted.operation,
-            text,
-            statements: redacted.statements,
-            cut,
-            parameters: Vec::new(),
-            revealed: redacted.revealed,
-            // What is cut off may say so.
-            is_secret: redacted.is_secret || cut,
-        }
-    }
-
-    /// The same, with these values bound to it.
-    pub(super) fn with_parameters(&self, parameters: Vec<String>) -> Self {
-        Self { parameters, ..self.clone() }
-    }
-
-    /// Whether one is the other, perhaps with values bound to it.
-    pub(super) fn is_same(this: &Arc<Self>, other: &Arc<Self>) -> bool {
-        let is_bound = !this.parameters.is_empty() || !other.parameters.is_empty();
-        Arc::ptr_eq(this, other) || is_bound && this.text == other.text
-    }
-
-    fn memory_bytes(&self) -> usize {
-        let parameters: usize = self.parameters.iter().map(|one| size_of::<String>() + one.capacity()).sum();
-        size_of::<Self>() + self.operation.capacity() + self.text.capacity() + parameters
-    }
-}
 
 /// Statements by name.
 #[derive(Default)]

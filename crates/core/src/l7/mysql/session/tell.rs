@@ -1,0 +1,217 @@
+//! What is told of commands and their answers.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::{Answer, Asked, Capture, Context, Effect, Exchange, Heard, Message, Session};
+use crate::l7::Attribute;
+use crate::l7::mysql::statement::Known;
+use crate::l7::mysql::wire::Failure;
+use crate::sql::mask_quoted;
+
+/// Messages that a program made up: anything may stand in them.
+const SIGNALS: std::ops::RangeInclusive<u16> = 1_642..=1_646;
+/// A server cuts off longer ones: a quotation mark may be missing.
+const MESSAGE_BYTES_MAX: usize = 511;
+/// What the server says about how it did it, by flag.
+const HINTS: [(u16, &str); 3] =
+    [(0x0010, "no_good_index_used"), (0x0020, "no_index_used"), (0x0800, "slow_query")];
+
+impl Session {
+    pub(super) fn exchange(&self, operation: &str) -> Exchange {
+        let mut exchange = Exchange { operation: operation.to_owned(), ..Exchange::default() };
+        exchange.set(Attribute::DbSystemName, if self.is_mariadb { "mariadb" } else { "mysql" });
+        if let Some(database) = &self.database {
+            exchange.set(Attribute::DbNamespace, database.as_str());
+        }
+        if let Some(user) = &self.user {
+            exchange.set(Attribute::UserName, user.as_str());
+        }
+        if self.late {
+            exchange.note(Capture::Midstream);
+        }
+        exchange
+    }
+
+    /// A command and its whole answer.
+    pub(super) fn emit(&self, cx: &mut Context<'_>, asked: &Asked, heard: &Heard) {
+        let mut exchange = self.describe(asked);
+        exchange.note(heard.capture);
+        exchange.response = Some(heard.response);
+        outcome(&mut exchange, &heard.answer);
+        cx.emit(exchange);
+    }
+
+    /// A command whose answer broke off.
+    pub(super) fn broken_off(&mut self, cx: &mut Context<'_>, asked: &Asked, heard: &Heard) {
+        let mut exchange = self.describe(asked);
+        exchange.note(heard.capture);
+        exchange.response = Some(heard.response);
+        sizes(&mut exchange, &heard.answer);
+        cx.emit(exchange);
+        self.unsure(&asked.effect);
+    }
+
+    /// A command without an answer, or whose answer cannot be told.
+    pub(super) fn no_answer(&mut self, cx: &mut Context<'_>, asked: &Asked) {
+        cx.emit(self.describe(asked));
+        self.unsure(&asked.effect);
+    }
+
+    /// It is not known whether this has happened.
+    fn unsure(&mut self, effect: &Effect) {
+        match effect {
+            Effect::None | Effect::Prepares => {}
+            Effect::Database(_) => self.database = None,
+            Effect::User(_) => {
+                (self.user, self.database) = (None, None);
+                self.prepared.clear();
+            }
+            Effect::Resets => self.prepared.clear(),
+        }
+    }
+
+    /// An answer to something that was not seen, or cannot be told which it is.
+    pub(super) fn orphan(&self, cx: &mut Context<'_>, heard: &Heard) {
+        let mut exchange = self.exchange("");
+        exchange.note(heard.capture);
+        exchange.response = Some(heard.response);
+        outcome(&mut exchange, &heard.answer);
+        cx.emit(exchange);
+    }
+
+    /// An error that the server tells on its own.
+    pub(super) fn unasked(
+        &self,
+        cx: &mut Context<'_>,
+        operation: &str,
+        answer: &Answer,
+        message: &Message<'_>,
+    ) {
+        let mut exchange = self.exchange(operation);
+        exchange.response = Some(message.part);
+        outcome(&mut exchange, answer);
+        cx.emit(exchange);
+    }
+
+    fn describe(&self, asked: &Asked) -> Exchange {
+        let mut exchange = self.exchange("");
+        exchange.request = Some(asked.request);
+        exchange.note(asked.capture);
+        let known = asked.prepared.map(|number| (number, self.prepared.get(number)));
+        let statement = match &known {
+            Some((_, Known::Statement(statement))) => Arc::clone(statement),
+            _ => Arc::clone(&asked.statement),
+        };
+        let operation = match &asked.operation {
+            Some(operation) => Cow::clone(operation),
+            None if !statement.operation.is_empty() => Cow::Borrowed(statement.operation.as_str()),
+            None if asked.prepared.is_some() => Cow::Borrowed("EXECUTE"),
+            None => Cow::Borrowed("QUERY"),
+        };
+        exchange.set(Attribute::DbOperationName, operation.as_ref());
+        exchange.operation = operation.into_owned();
+        if !statement.text.is_empty() {
+            exchange.target = Some(statement.text.clone());
+        }
+        if statement.statements > 0 {
+            exchange.set(Attribute::DbQueryText, statement.text.as_str());
+        }
+        if statement.statements > 1 {
+            exchange.set(Attribute::DbOperationBatchSize, u64::from(statement.statements));
+        }
+        if statement.cut {
+            exchange.note(Capture::Truncated);
+        }
+        match known {
+            Some((number, Known::Forgotten)) => {
+                exchange.target = Some(format!("stmt#{number}"));
+                exchange.note(Capture::Truncated);
+            }
+            Some((number, Known::Never)) => {
+                exchange.target = Some(format!("stmt#{number}"));
+                if self.lost_commands {
+                    exchange.note(Capture::Gap);
+                }
+            }
+            _ => {}
+        }
+        if let Effect::User(login) = &asked.effect {
+            exchange.attributes.remove(&Attribute::UserName);
+            if let Some(user) = &login.user {
+                exchange.set(Attribute::UserName, user.as_str());
+            }
+        }
+        exchange
+    }
+}
+
+/// How it went.
+fn outcome(exchange: &mut Exchange, answer: &Answer) {
+    sizes(exchange, answer);
+    let Some(failure) = &answer.failure else {
+        exchange.ok = Some(true);
+        exchange.status = Some("OK".to_owned());
+        return;
+    };
+    exchange.ok = Some(false);
+    let code = failure.code.to_string();
+    exchange.error = Some(message(failure));
+    exchange.set(Attribute::DbResponseStatusCode, code.as_str());
+    exchange.set(Attribute::ErrorType, code.as_str());
+    exchange.status = Some(code);
+}
+
+fn sizes(exchange: &mut Exchange, answer: &Answer) {
+    if answer.has_rows {
+        exchange.set(Attribute::DbResponseReturnedRows, answer.rows);
+    }
+    if let Some(affected) = answer.affected.filter(|affected| *affected > 0 || !answer.has_rows) {
+        exchange.set(Attribute::DbAffectedRows, affected);
+    }
+    if answer.warnings > 0 {
+        exchange.set(Attribute::DbWarnings, answer.warnings);
+    }
+    let status = answer.status.unwrap_or_default();
+    let set = HINTS.iter().filter(|(flag, _)| status & flag != 0);
+    let hints: Vec<String> = set.map(|(_, name)| (*name).to_owned()).collect();
+    if !hints.is_empty() {
+        exchange.set(Attribute::DbHints, hints);
+    }
+}
+
+/// State and message, without what it cites.
+fn message(failure: &Failure) -> String {
+    let said = failure.message.as_str();
+    let text = if SIGNALS.contains(&failure.code) {
+        "?".to_owned()
+    } else if said.len() >= MESSAGE_BYTES_MAX {
+        let plain = said.find(['\'', '"', '`']).and_then(|end| said.get(..end)).unwrap_or_default();
+        format!("{}?…", mask_quoted(plain))
+    } else {
+        mask_quoted(said)
+    };
+    match &failure.state {
+        Some(state) => format!("{state}: {text}"),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_lose_what_they_cite() {
+        let long = format!("Incorrect value: 'SECRET{}", "x".repeat(600));
+        for (code, said, told) in [
+            (1062, "Duplicate entry 'SECRET' for key 'a'", "23000: Duplicate entry '?'"),
+            (1644, "SECRET made up", "23000: ?"),
+            (1146, "Table 'a.b' doesn't exist", "23000: Table '?' doesn't exist"),
+            (1366, long.as_str(), "23000: Incorrect value: ?…"),
+        ] {
+            let state = Some("23000".to_owned());
+            assert_eq!(message(&Failure { code, state, message: said.to_owned() }), told);
+        }
+    }
+}

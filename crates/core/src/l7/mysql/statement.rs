@@ -1,0 +1,113 @@
+//! Prepared statements: numbers for SQL, of which the oldest are forgotten when
+//! there are too many.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::l7::statement::Statement;
+
+/// Statements kept of a connection.
+const STATEMENTS_MAX: usize = 1_024;
+/// SQL kept of them.
+const TEXT_BYTES_MAX: usize = 256 * 1024;
+
+/// What is known of a number.
+pub(super) enum Known {
+    Statement(Arc<Statement>),
+    /// It was prepared, and there was no room to remember it.
+    Forgotten,
+    /// It was prepared before anything was seen, or never.
+    Never,
+}
+
+/// Statements by the number that the server gave them.
+#[derive(Default)]
+pub(super) struct Statements {
+    numbered: HashMap<u32, (u64, Arc<Statement>)>,
+    /// Numbers in the order in which they were given; some may be gone.
+    order: VecDeque<(u64, u32)>,
+    next: u64,
+    bytes: usize,
+    /// Numbers up to this one may have been forgotten.
+    forgotten: Option<u32>,
+}
+
+impl Statements {
+    pub(super) fn insert(&mut self, number: u32, statement: &Arc<Statement>) {
+        self.remove(number);
+        self.bytes += statement.memory_bytes();
+        self.numbered.insert(number, (self.next, Arc::clone(statement)));
+        self.order.push_back((self.next, number));
+        self.next += 1;
+        while self.numbered.len() > STATEMENTS_MAX || self.bytes > TEXT_BYTES_MAX {
+            let Some((place, number)) = self.order.pop_front() else { return };
+            if self.numbered.get(&number).is_some_and(|(current, _)| *current == place) {
+                self.remove(number);
+                self.forgotten = self.forgotten.max(Some(number));
+            }
+        }
+        if self.order.len() > 2 * STATEMENTS_MAX {
+            let numbered = &self.numbered;
+            self.order
+                .retain(|(place, number)| numbered.get(number).is_some_and(|(current, _)| current == place));
+        }
+    }
+
+    pub(super) fn get(&self, number: u32) -> Known {
+        match self.numbered.get(&number) {
+            Some((_, statement)) => Known::Statement(Arc::clone(statement)),
+            None if self.forgotten.is_some_and(|last| number <= last) => Known::Forgotten,
+            None => Known::Never,
+        }
+    }
+
+    pub(super) fn remove(&mut self, number: u32) {
+        if let Some((_, statement)) = self.numbered.remove(&number) {
+            self.bytes = self.bytes.saturating_sub(statement.memory_bytes());
+        }
+    }
+
+    /// None of them is valid any more.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.bytes + (self.numbered.capacity() + self.order.capacity()) * 32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn statement(text: &str) -> Arc<Statement> {
+        Arc::new(Statement { text: text.to_owned(), ..Statement::default() })
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten_and_known_to_be() {
+        let mut statements = Statements::default();
+        for number in 1..=2_000 {
+            statements.insert(number, &statement("SELECT ?"));
+        }
+        assert!(matches!(statements.get(1), Known::Forgotten));
+        assert!(matches!(statements.get(2_000), Known::Statement(_)));
+        assert!(matches!(statements.get(2_001), Known::Never));
+        for number in 0..100 {
+            statements.insert(number, &statement(&"x".repeat(8_000)));
+            assert!(statements.memory_bytes() < TEXT_BYTES_MAX + 200_000, "{}", statements.memory_bytes());
+        }
+    }
+
+    #[test]
+    fn what_is_closed_makes_room() {
+        let mut statements = Statements::default();
+        for number in 0..100_000 {
+            statements.insert(number, &statement("SELECT ?"));
+            statements.remove(number);
+        }
+        assert!(matches!(statements.get(1), Known::Never));
+        assert!(statements.bytes == 0 && statements.memory_bytes() < 200_000);
+    }
+}
