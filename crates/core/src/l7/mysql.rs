@@ -10,8 +10,8 @@
 //!
 //! - `wire`: packets, and the fields in them;
 //! - `handshake`: who the two ends are, and what they agree upon;
-//! - `command`, `attributes`: what is asked. The only place that decides what of
-//!   it is shown;
+//! - `command`, `values`: what is asked. The only place that decides what of it
+//!   is shown;
 //! - `statement`: prepared statements by their numbers;
 //! - `answer`: how an answer goes on and ends;
 //! - `session`: what belongs together, and what is told of it;
@@ -21,7 +21,6 @@
 //! - here: whether a connection compresses.
 
 mod answer;
-mod attributes;
 mod command;
 mod decoder;
 mod frames;
@@ -32,6 +31,7 @@ mod session;
 mod statement;
 #[cfg(test)]
 mod tests;
+mod values;
 mod wire;
 
 use self::frames::Frames;
@@ -59,7 +59,7 @@ struct MySql {
 
 impl MySql {
     fn new(start: Start) -> Self {
-        Self { packets: Packets::new(start.late), frames: None, last_ns: 0 }
+        Self { packets: Packets::new(start.late, start.reveal), frames: None, last_ns: 0 }
     }
 
     fn frames(&mut self, direction: Direction) -> Option<&mut Frames> {

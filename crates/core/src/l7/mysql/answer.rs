@@ -58,8 +58,8 @@ pub(super) struct Answer {
     pub(super) warnings: u64,
     /// Flags, of the last packet that had some.
     pub(super) status: Option<u16>,
-    /// The number of the statement that was prepared.
-    pub(super) statement: Option<u32>,
+    /// The number of the statement that was prepared, and of its parameters.
+    pub(super) statement: Option<(u32, u16)>,
     pub(super) schema: Option<String>,
     pub(super) failure: Option<Failure>,
     /// The server wants a file: the numbers of packets jump.
@@ -228,7 +228,7 @@ impl Answer {
         };
         let _filler = reader.byte();
         self.warnings += u64::from(reader.short().unwrap_or_default());
-        self.statement = Some(number);
+        self.statement = Some((number, parameters));
         let left_out = length > PREPARED_BYTES && reader.byte() == Some(0);
         if left_out || columns == 0 && parameters == 0 {
             return Progress::Whole;

@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::attributes;
 use super::handshake::{self, Login};
+use super::values;
 use super::wire::{self, Reader};
 use crate::l7::statement::Statement;
+use crate::reveal::{Class, Reveal};
 use crate::sql::{Dialect, Family};
 
 /// As much as is looked at of a command that holds SQL.
@@ -65,6 +66,8 @@ pub(super) struct Command {
     /// A statement's number, to be looked up when the answer comes: the one
     /// that tells the number may still be on its way.
     pub(super) prepared: Option<u32>,
+    /// What is bound to it, from after its number on, if that may be shown.
+    pub(super) values: Vec<u8>,
     pub(super) effect: Effect,
 }
 
@@ -86,11 +89,13 @@ pub(super) struct Reading {
     pub(super) escapes: Option<bool>,
     /// Whether attributes stand before the text of a query; `None`: not known.
     pub(super) attributes: Option<bool>,
+    pub(super) reveal: Reveal,
 }
 
 /// How much is looked at of a command that begins with this byte.
-pub(super) fn bytes_seen(code: u8) -> usize {
+pub(super) fn bytes_seen(code: u8, reveal: Reveal) -> usize {
     match code {
+        0x17 if reveal.has(Class::Parameters) => STATEMENT_BYTES_MAX,
         0x03 | 0x16 => STATEMENT_BYTES_MAX,
         0x02 | 0x04..=0x06 | 0x11 => NAMES_BYTES_MAX,
         _ => FIXED_BYTES_MAX,
@@ -104,6 +109,7 @@ impl Command {
             operation: Some(operation.into()),
             statement: Arc::default(),
             prepared: None,
+            values: Vec::new(),
             effect: Effect::None,
         }
     }
@@ -163,7 +169,14 @@ pub(super) fn read(body: &[u8], cut: bool, reading: Reading) -> Option<Said> {
         0x13 => Command::new(Kind::Stream, "TABLE DUMP"),
         0x15 => Command::new(Kind::Plain, "REGISTER REPLICA"),
         0x16 => prepare(rest, cut, reading),
-        0x17 => execute(number()?, rest.get(4).is_some_and(|flags| *flags != 0)),
+        0x17 => {
+            let after = rest.get(4..).unwrap_or_default();
+            let may_show = reading.reveal.has(Class::Parameters);
+            let values = if may_show { after.to_vec() } else { Vec::new() };
+            // Flags: whether and which cursor, and whether parameters are counted.
+            let cursor = after.first().is_some_and(|flags| flags & 7 != 0);
+            Command { values, ..execute(number()?, cursor) }
+        }
         0x18 => return Some(Said::LongData),
         0x19 => return Some(Said::Closed(number()?)),
         0x1a => Command::new(Kind::Plain, "RESET STATEMENT").prepared(number()?),
@@ -194,12 +207,14 @@ fn query(rest: &[u8], cut: bool, reading: Reading) -> Command {
             operation: None,
             statement: Arc::new(statement),
             prepared: None,
+            values: Vec::new(),
             effect,
         }
     };
     // No SQL begins with their number and the 1 after it.
     let seem_to_be = matches!(rest, [0..=0x1f, 1, ..]);
-    let text = if reading.attributes.unwrap_or(seem_to_be) { attributes::skip(rest) } else { Some(rest) };
+    let text =
+        if reading.attributes.unwrap_or(seem_to_be) { values::skip_attributes(rest) } else { Some(rest) };
     match text {
         Some(text) => command(sql(text, cut, reading)),
         None => {
@@ -232,8 +247,9 @@ fn execute(number: u32, cursor: bool) -> Command {
 /// Reads SQL. Where it is not known what a backslash means, everything from the
 /// first place on where that makes a difference is left out.
 fn sql(sql: &[u8], cut: bool, reading: Reading) -> Statement {
-    let read =
-        |backslash_escapes| Statement::sql(sql, cut, Dialect { family: Family::MySql, backslash_escapes });
+    let read = |backslash_escapes| {
+        Statement::sql(sql, cut, Dialect { family: Family::MySql, backslash_escapes }, reading.reveal)
+    };
     let statement = read(reading.escapes.unwrap_or(true));
     if reading.escapes.is_some() || !sql.contains(&b'\\') {
         return statement;
@@ -245,14 +261,16 @@ fn sql(sql: &[u8], cut: bool, reading: Reading) -> Statement {
     let pairs = statement.text.chars().zip(other.text.chars());
     let mut text: String = pairs.take_while(|(one, other)| one == other).map(|(one, _)| one).collect();
     text.push('…');
-    Statement { text, cut: true, ..statement }
+    let revealed = statement.revealed || other.revealed;
+    Statement { text, cut: true, revealed, is_secret: true, ..statement }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const READING: Reading = Reading { escapes: Some(true), attributes: Some(false) };
+    const READING: Reading =
+        Reading { escapes: Some(true), attributes: Some(false), reveal: Reveal::NOTHING };
 
     fn asked(body: &[u8], reading: Reading) -> Command {
         match read(body, false, reading) {

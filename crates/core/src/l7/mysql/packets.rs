@@ -5,6 +5,7 @@ use super::probe;
 use super::session::{Message, Session};
 use super::wire::{self, HEADER_BYTES, Header};
 use crate::l7::{Context, Direction, End, Gap, Parser, Part, Resync, Skipped, Step, Times, Why, tls};
+use crate::reveal::Reveal;
 
 /// What must be seen of a packet at once.
 pub(super) const MESSAGE_BYTES_MAX: usize = HEADER_BYTES + STATEMENT_BYTES_MAX;
@@ -24,8 +25,8 @@ struct Skipping {
 }
 
 impl Packets {
-    pub(super) fn new(late: bool) -> Self {
-        Self { session: Session::new(late), skipping: [None, None] }
+    pub(super) fn new(late: bool, reveal: Reveal) -> Self {
+        Self { session: Session::new(late, reveal), skipping: [None, None] }
     }
 
     fn part(&mut self, direction: Direction, times: Times, bytes: usize) -> Part {

@@ -8,7 +8,7 @@
 use super::command::{Kind, STATEMENT_BYTES_MAX};
 use super::frames;
 use super::wire::{self, HEADER_BYTES, Header, Reader};
-use super::{attributes, handshake};
+use super::{handshake, values};
 use crate::l7::{Guess, Heads, Resync};
 
 /// No command but those with SQL is so long.
@@ -194,7 +194,7 @@ fn command(header: Header, body: &[u8], whole: bool) -> Guess {
     };
     if matches!(code, 0x03 | 0x16) {
         let text = match rest {
-            [0..=0x1f, 1, ..] if *code == 0x03 => match attributes::skip(rest) {
+            [0..=0x1f, 1, ..] if *code == 0x03 => match values::skip_attributes(rest) {
                 Some(text) => text,
                 None if whole || body.len() >= STATEMENT_BYTES_MAX => return Guess::No,
                 None => return Guess::More,

@@ -14,6 +14,7 @@ use super::wire::{self, Header};
 use crate::l7::statement::Statement;
 use crate::l7::{Context, Direction, Exchange, Fifo, Gap, Part};
 use crate::record::Capture;
+use crate::reveal::Reveal;
 
 /// Commands without an answer. Only few clients ask ahead at all.
 const PENDING_MAX: usize = 1_024;
@@ -41,6 +42,8 @@ struct Asked {
     operation: Option<Cow<'static, str>>,
     statement: Arc<Statement>,
     prepared: Option<u32>,
+    /// What is bound to it, if that may be shown.
+    values: Vec<u8>,
     effect: Effect,
     request: Part,
     capture: Capture,
@@ -85,6 +88,7 @@ struct Heard {
 
 pub(super) struct Session {
     late: bool,
+    reveal: Reveal,
     user: Option<String>,
     database: Option<String>,
     is_mariadb: bool,
@@ -127,9 +131,10 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(late: bool) -> Self {
+    pub(super) fn new(late: bool, reveal: Reveal) -> Self {
         Self {
             late,
+            reveal,
             user: None,
             database: None,
             is_mariadb: false,
@@ -204,7 +209,7 @@ impl Session {
         match (direction, &self.answering) {
             (Direction::ToServer, _) if self.login => SETUP_BYTES_MAX,
             (Direction::ToServer, _) if self.open.is_some() || self.follows(header) => 0,
-            (Direction::ToServer, _) => command::bytes_seen(first),
+            (Direction::ToServer, _) => command::bytes_seen(first, self.reveal),
             (Direction::ToClient, Answering::Greeting) => SETUP_BYTES_MAX,
             (Direction::ToClient, Answering::Adrift) => 0,
             (Direction::ToClient, Answering::Answer(heard)) if heard.continued => 0,
@@ -327,6 +332,9 @@ impl Session {
         match asked {
             Some(asked) if heard.paired => {
                 self.emit(cx, &asked, &heard);
+                if let (Some(number), Some(bound)) = (asked.prepared, self.bound(&asked)) {
+                    self.prepared.set_types(number, bound.types);
+                }
                 if ok {
                     self.succeeded(&asked, &heard.answer);
                 }
@@ -354,8 +362,8 @@ impl Session {
                 self.prepared.clear();
             }
             Effect::Prepares => {
-                if let Some(number) = answer.statement {
-                    self.prepared.insert(number, &asked.statement);
+                if let Some((number, parameters)) = answer.statement {
+                    self.prepared.insert(number, &asked.statement, parameters);
                 }
             }
             Effect::Resets => self.prepared.clear(),

@@ -76,6 +76,7 @@ impl Session {
         Reading {
             escapes: self.escapes,
             attributes: self.agreed.map(handshake::Capabilities::query_attributes),
+            reveal: self.reveal,
         }
     }
 
@@ -118,7 +119,7 @@ impl Session {
         first_answer: u8,
     ) {
         let asked = self.asked(command, request, capture, first_answer);
-        self.text_bytes += asked.statement.text.len();
+        self.text_bytes += asked.statement.text.len() + asked.values.len();
         if self.text_bytes > TEXT_BYTES_MAX {
             self.mistrust(cx);
         }
@@ -146,7 +147,7 @@ impl Session {
     }
 
     fn asked(&mut self, command: Command, request: Part, capture: Capture, first_answer: u8) -> Asked {
-        let Command { kind, operation, mut statement, mut prepared, effect } = command;
+        let Command { kind, operation, mut statement, mut prepared, mut values, effect } = command;
         if effect == Effect::Prepares {
             self.last_prepared = Arc::clone(&statement);
         }
@@ -160,12 +161,15 @@ impl Session {
             && let Some(data) = self.long_data.take()
         {
             request = Part { first_ns: data.first_ns, bytes: request.bytes + data.bytes, ..request };
+            // They do not hold what was sent before.
+            values = Vec::new();
         }
         Asked {
             kind,
             operation,
             statement,
             prepared,
+            values,
             effect,
             request,
             capture,

@@ -1,13 +1,16 @@
 //! What is told of commands and their answers.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
-use super::{Answer, Asked, Capture, Context, Effect, Exchange, Heard, Message, Session};
+use super::{
+    Answer, Asked, Capabilities, Capture, Context, Effect, Exchange, Heard, Message, Session, Statement,
+};
 use crate::l7::Attribute;
 use crate::l7::mysql::statement::Known;
+use crate::l7::mysql::values::{self, Bound};
 use crate::l7::mysql::wire::Failure;
-use crate::sql::mask_quoted;
+use crate::reveal::{Class, shown};
+use crate::sql::error_text;
 
 /// Messages that a program made up: anything may stand in them.
 const SIGNALS: std::ops::RangeInclusive<u16> = 1_642..=1_646;
@@ -38,7 +41,9 @@ impl Session {
         let mut exchange = self.describe(asked);
         exchange.note(heard.capture);
         exchange.response = Some(heard.response);
-        outcome(&mut exchange, &heard.answer);
+        let statement = self.statement(asked);
+        let may_show = self.reveal.has(Class::ErrorText) && statement.statements > 0 && !statement.is_secret;
+        outcome(&mut exchange, &heard.answer, may_show);
         cx.emit(exchange);
     }
 
@@ -76,7 +81,7 @@ impl Session {
         let mut exchange = self.exchange("");
         exchange.note(heard.capture);
         exchange.response = Some(heard.response);
-        outcome(&mut exchange, &heard.answer);
+        outcome(&mut exchange, &heard.answer, false);
         cx.emit(exchange);
     }
 
@@ -90,19 +95,33 @@ impl Session {
     ) {
         let mut exchange = self.exchange(operation);
         exchange.response = Some(message.part);
-        outcome(&mut exchange, answer);
+        outcome(&mut exchange, answer, false);
         cx.emit(exchange);
+    }
+
+    /// What is executed, as far as that is known.
+    fn statement<'a>(&'a self, asked: &'a Asked) -> &'a Statement {
+        match asked.prepared.map(|number| self.prepared.get(number)) {
+            Some(Known::Statement(prepared)) => &prepared.statement,
+            _ => &asked.statement,
+        }
+    }
+
+    /// What is bound to a statement's parameters, if that may be shown.
+    pub(super) fn bound(&self, asked: &Asked) -> Option<Bound> {
+        let Known::Statement(prepared) = self.prepared.get(asked.prepared?) else { return None };
+        if asked.values.is_empty() || prepared.statement.statements == 0 || prepared.statement.is_secret {
+            return None;
+        }
+        let has_names = self.agreed.is_some_and(Capabilities::query_attributes);
+        values::bound(&asked.values, prepared.parameters, &prepared.types, has_names)
     }
 
     fn describe(&self, asked: &Asked) -> Exchange {
         let mut exchange = self.exchange("");
         exchange.request = Some(asked.request);
         exchange.note(asked.capture);
-        let known = asked.prepared.map(|number| (number, self.prepared.get(number)));
-        let statement = match &known {
-            Some((_, Known::Statement(statement))) => Arc::clone(statement),
-            _ => Arc::clone(&asked.statement),
-        };
+        let statement = self.statement(asked);
         let operation = match &asked.operation {
             Some(operation) => Cow::clone(operation),
             None if !statement.operation.is_empty() => Cow::Borrowed(statement.operation.as_str()),
@@ -123,7 +142,14 @@ impl Session {
         if statement.cut {
             exchange.note(Capture::Truncated);
         }
-        match known {
+        if statement.revealed {
+            exchange.revealed.insert(Class::SqlLiterals);
+        }
+        if let Some(bound) = self.bound(asked).filter(|bound| !bound.texts.is_empty()) {
+            exchange.set(Attribute::DbParameters, bound.texts);
+            exchange.revealed.insert(Class::Parameters);
+        }
+        match asked.prepared.map(|number| (number, self.prepared.get(number))) {
             Some((number, Known::Forgotten)) => {
                 exchange.target = Some(format!("stmt#{number}"));
                 exchange.note(Capture::Truncated);
@@ -146,8 +172,8 @@ impl Session {
     }
 }
 
-/// How it went.
-fn outcome(exchange: &mut Exchange, answer: &Answer) {
+/// How it went; `may_show` what the server cites.
+fn outcome(exchange: &mut Exchange, answer: &Answer, may_show: bool) {
     sizes(exchange, answer);
     let Some(failure) = &answer.failure else {
         exchange.ok = Some(true);
@@ -156,7 +182,11 @@ fn outcome(exchange: &mut Exchange, answer: &Answer) {
     };
     exchange.ok = Some(false);
     let code = failure.code.to_string();
-    exchange.error = Some(message(failure));
+    let (text, revealed) = message(failure, may_show);
+    if revealed {
+        exchange.revealed.insert(Class::ErrorText);
+    }
+    exchange.error = Some(text);
     exchange.set(Attribute::DbResponseStatusCode, code.as_str());
     exchange.set(Attribute::ErrorType, code.as_str());
     exchange.status = Some(code);
@@ -180,20 +210,25 @@ fn sizes(exchange: &mut Exchange, answer: &Answer) {
     }
 }
 
-/// State and message, without what it cites.
-fn message(failure: &Failure) -> String {
+/// State and message, without what it cites if that may not be shown; and
+/// whether it is shown.
+fn message(failure: &Failure, may_show: bool) -> (String, bool) {
     let said = failure.message.as_str();
-    let text = if SIGNALS.contains(&failure.code) {
-        "?".to_owned()
+    let (masked, revealed) = match SIGNALS.contains(&failure.code) {
+        true => shown(said).filter(|_| may_show).map_or(("?".to_owned(), false), |text| (text, true)),
+        false => error_text(said, may_show),
+    };
+    let text = if revealed {
+        masked
     } else if said.len() >= MESSAGE_BYTES_MAX {
-        let plain = said.find(['\'', '"', '`']).and_then(|end| said.get(..end)).unwrap_or_default();
-        format!("{}?…", mask_quoted(plain))
+        let end = masked.find(['\'', '"', '`']).unwrap_or_default();
+        format!("{}?…", masked.get(..end).unwrap_or_default())
     } else {
-        mask_quoted(said)
+        masked
     };
     match &failure.state {
-        Some(state) => format!("{state}: {text}"),
-        None => text,
+        Some(state) => (format!("{state}: {text}"), revealed),
+        None => (text, revealed),
     }
 }
 
@@ -211,7 +246,7 @@ mod tests {
             (1366, long.as_str(), "23000: Incorrect value: ?…"),
         ] {
             let state = Some("23000".to_owned());
-            assert_eq!(message(&Failure { code, state, message: said.to_owned() }), told);
+            assert_eq!(message(&Failure { code, state, message: said.to_owned() }, false).0, told);
         }
     }
 }
