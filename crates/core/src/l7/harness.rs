@@ -62,12 +62,6 @@ impl Played {
         Self::with_opener(protocol, None)
     }
 
-    /// From its beginning, and this may be shown.
-    pub(super) fn revealing(protocol: &'static Protocol, reveal: Reveal) -> Self {
-        let played = Self::new(protocol);
-        Self { conversation: played.conversation.revealing(reveal), ..played }
-    }
-
     fn with_opener(protocol: &'static Protocol, client: Option<Side>) -> Self {
         let ports = [protocol.ports.first().copied().unwrap_or(9), 43_122];
         Self {

@@ -67,7 +67,7 @@ fn what_a_backslash_means_is_what_the_server_says() {
 }
 
 fn revealing(turns: &[Turn], classes: &[Class]) -> Vec<Exchange> {
-    let mut played = Played::revealing(&PROTOCOL, classes.iter().copied().collect());
+    let mut played = Played::new(&PROTOCOL).revealing(classes.iter().copied().collect());
     played.turns(turns).finish(End::Fin);
     played.exchanges
 }
@@ -134,7 +134,7 @@ fn the_parser_keeps_every_promise_while_it_shows_values() {
     let turns = bound("INSERT INTO t VALUES (?, ?)");
     let whole = revealing(&turns, &Class::ALL);
     for size in 1..40 {
-        let mut played = Played::revealing(&PROTOCOL, Class::ALL.into_iter().collect());
+        let mut played = Played::new(&PROTOCOL).revealing(Class::ALL.into_iter().collect());
         for turn in &turns {
             turn.bytes().chunks(size).for_each(|piece| {
                 played.data(turn.direction(), piece);
