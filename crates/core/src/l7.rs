@@ -312,6 +312,11 @@ pub trait Parser: Send {
     /// inside of one.
     fn resync(&mut self, direction: Direction, bytes: &[u8]) -> Resync;
 
+    /// After how many bytes in which no message began nobody looks any further.
+    fn search_bytes_max(&self) -> u64 {
+        1 << 20
+    }
+
     /// Nothing more comes in this direction. Bytes that were not understood
     /// until now never will be.
     fn close(&mut self, cx: &mut Context<'_>, direction: Direction, end: End);

@@ -372,12 +372,19 @@ impl Parser for Http2 {
     }
 
     fn resync(&mut self, direction: Direction, bytes: &[u8]) -> Resync {
-        let Self { streams, asked, .. } = self;
-        sync::resync(direction, bytes, &|number| match direction {
-            _ if streams.contains(&number) => sync::Is::Open,
+        let Self { ways, streams, asked, .. } = self;
+        let search = &mut ways[direction.index()].search;
+        search.go_on(direction, bytes, &|number| match direction {
+            // Those of the connection itself have none.
+            _ if number == 0 || streams.contains(&number) => sync::Is::Open,
             Direction::ToServer if number <= *asked => sync::Is::Closed,
             _ => sync::Is::Unknown,
         })
+    }
+
+    /// The longest frame, which nothing in it tells apart from what it holds.
+    fn search_bytes_max(&self) -> u64 {
+        1 << 24
     }
 
     fn close(&mut self, _: &mut Context<'_>, _: Direction, _: End) {}

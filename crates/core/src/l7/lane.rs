@@ -3,9 +3,6 @@
 use super::{Direction, End, Gap, Parser, Protocol, Resync, Skipped, Step, Times, Why};
 use crate::l7::Context;
 
-/// Bytes in which no message began, after which nobody looks any further.
-const RESYNC_BYTES_MAX: u64 = 1 << 20;
-
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     /// Bytes that the parser cannot use yet.
@@ -293,7 +290,7 @@ impl Lane {
                     Resync::Keep(_) => {
                         *used += passed;
                         self.searched_bytes += passed as u64;
-                        if self.searched_bytes > RESYNC_BYTES_MAX {
+                        if self.searched_bytes > at.parser.search_bytes_max() {
                             return Outcome::Bypass(Why::NotUnderstood);
                         }
                         self.wanted = rest.len() - passed + 1;

@@ -42,6 +42,10 @@ pub(super) struct Stream {
     interim_bytes: u64,
     status: Option<u16>,
     is_call: bool,
+    /// The type of its content was told.
+    is_typed: bool,
+    /// There are fields after the answer's content, and what they say is not known.
+    unseen_trailers: bool,
     grpc_status: Option<u32>,
     /// What the server says was wrong, and whether that shows what is left out by default.
     error: Option<(String, bool)>,
@@ -84,6 +88,7 @@ impl Stream {
             self.exchange = headers.asked(reveal);
             self.exchange.note(capture);
             self.is_call |= headers.is_call == Some(true);
+            self.is_typed |= headers.is_call.is_some();
         }
         headers.anomalies().for_each(|what| self.exchange.anomaly(what));
     }
@@ -99,11 +104,15 @@ impl Stream {
             }
             response.headed = true;
             self.status = headers.status;
+            self.is_typed |= headers.is_call.is_some();
             if headers.is_call == Some(true) {
                 self.become_call();
             }
         }
-        self.half(Direction::ToClient).count(part);
+        let response = self.half(Direction::ToClient);
+        let is_trailers = response.headed && response.part.is_some();
+        response.count(part);
+        self.unseen_trailers |= is_trailers && headers.unseen;
         if headers.grpc_status.is_some() {
             self.become_call();
             self.grpc_status = headers.grpc_status;
@@ -210,6 +219,9 @@ impl Stream {
                 }
             }
             end_call(&mut exchange, self.grpc_status, self.error);
+        } else if self.unseen_trailers && !self.is_typed && exchange.ok == Some(true) {
+            // It may have been a call that failed.
+            exchange.ok = None;
         }
         match (reset, refusal) {
             // It was answered whole, and no more of the request is needed.

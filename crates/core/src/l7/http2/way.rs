@@ -4,6 +4,7 @@
 use super::frame::{self, Header};
 use super::headers::Headers;
 use super::hpack::Decoder;
+use super::sync::Search;
 use crate::l7::Part;
 use crate::record::Capture;
 
@@ -24,6 +25,7 @@ pub(super) struct Way {
     pub(super) doubt: Capture,
     /// It is not known where the next frame begins.
     pub(super) searching: bool,
+    pub(super) search: Search,
     /// Where frames begin was found by what they look like.
     pub(super) guessed: bool,
     /// Something was said.
@@ -106,6 +108,7 @@ impl Way {
             table: if late { Decoder::late() } else { Decoder::default() },
             doubt: if late { Capture::Midstream } else { Capture::Complete },
             searching: late,
+            search: Search::default(),
             guessed: late,
             begun: false,
         }
@@ -180,6 +183,7 @@ impl Way {
     pub(super) fn lose(&mut self, capture: Capture) {
         self.begun = true;
         self.searching = true;
+        self.search = Search::default();
         self.guessed = true;
         self.reading = Reading::Header;
         self.payload = Vec::new();

@@ -112,6 +112,18 @@ fn without_its_trailers_nobody_knows_how_a_call_went() {
 }
 
 #[test]
+fn what_may_have_been_a_call_is_not_said_to_have_gone_well() {
+    let mut played = Played::late(&PROTOCOL);
+    played
+        .data(TO_SERVER, &[headers(7, 0, &[vec![0x83, 0x86, 0xc0, 0xbf, 0xbe]]), data(7, LAST, b"")].concat())
+        .data(TO_CLIENT, &headers(7, 0, &[vec![0x88, 0xc0]]))
+        .data(TO_CLIENT, &[data(7, 0, &messages(&[3])), headers(7, LAST, &[vec![0xbf, 0xbe]])].concat())
+        .finish(End::Fin);
+    assert_eq!(lines(&played.exchanges), ["POST - 200 -/8 midstream"]);
+    assert_eq!(played.exchanges[0].ok, None);
+}
+
+#[test]
 fn other_content_is_no_call() {
     for (content, is_call) in [
         ("application/grpc", true),

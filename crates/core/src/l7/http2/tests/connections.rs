@@ -173,3 +173,17 @@ fn more_streams_than_are_kept_are_told_and_memory_stays_bounded() {
     assert_eq!(exchanges.iter().filter(|one| one.response.is_some()).count(), 1);
     assert_eq!(exchanges.iter().filter(|one| one.capture == Capture::Truncated).count(), 10);
 }
+
+/// As gRPC's does, and with a setting that only gRPC has.
+#[test]
+fn a_server_may_speak_first() {
+    let settings = [0, 4, 0, 0, 64, 0, 0, 5, 0, 0, 64, 0, 0xfe, 3, 0, 0, 0, 1];
+    let window = frame(8, 0, 0, &[0, 63, 0, 1]);
+    for greeting in [frame(frame::SETTINGS, 0, 0, &settings), frame(frame::SETTINGS, 0, 0, &[])] {
+        let first = [greeting, window.clone()].concat();
+        assert_lines(
+            &[answer(first), ask([preface(), get(1, "/1")].concat()), answer(ok(1, "200", b""))],
+            &["GET /1 200 -/0 complete"],
+        );
+    }
+}

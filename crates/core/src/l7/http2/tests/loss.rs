@@ -107,6 +107,34 @@ fn after_a_hole_in_a_long_body_it_is_counted_on() {
     assert_eq!(lines(&played.exchanges), ["GET /1 200 -/2388000 gap"]);
 }
 
+/// Also where its head is in the hole; and numbers in somebody's data are no frames.
+#[test]
+fn frames_of_a_stream_that_nobody_knows_are_passed_over() {
+    let upload = [get(1, "/1"), data(3, 0, &[b'x'; 4_000]).repeat(600), data(3, LAST, b""), get(5, "/2")];
+    let mut played = Played::new(&PROTOCOL);
+    played.data(TO_SERVER, &preface()).data(TO_SERVER, &upload[0]).gap(TO_SERVER, 100, Gap::Lost);
+    played.data(TO_SERVER, &upload[1..].concat());
+    played.data(TO_CLIENT, &[greeting(), ok(5, "404", b"")].concat()).finish(End::Fin);
+    assert_eq!(lines(&played.exchanges), ["GET /2 404 -/0 complete", "GET /1 - -/- gap"]);
+    let numbers: Vec<u8> = (0..30_000u64).flat_map(|_| 1u64.to_be_bytes()).collect();
+    let resync = sync::Search::default().go_on(TO_CLIENT, &numbers, &|_| sync::Is::Unknown);
+    assert!(matches!(resync, Resync::Keep(0..10)), "{resync:?}");
+}
+
+/// gRPC agrees upon frames of megabytes.
+#[test]
+fn a_long_frame_is_searched_through() {
+    let long = [&[0x30, 0, 0, frame::DATA, 0, 0, 0, 0, 1][..], &vec![b'x'; 0x30_0000]].concat();
+    let mut played = Played::new(&PROTOCOL);
+    played.turns(&dialogue([ask([get(1, "/1"), get(3, "/2")].concat())])).data(TO_CLIENT, &long[..4]);
+    played.gap(TO_CLIENT, 50, Gap::Lost);
+    for piece in long[54..].chunks(20_000) {
+        played.data(TO_CLIENT, piece);
+    }
+    played.data(TO_CLIENT, &ok(3, "404", b"")).finish(End::Fin);
+    assert_eq!(lines(&played.exchanges), ["GET /2 404 -/0 gap", "GET /1 - -/- gap"]);
+}
+
 #[test]
 fn a_connection_that_breaks_off_is_not_complete() {
     let head = headers(1, 0, &[vec![0x88]]);
