@@ -34,7 +34,7 @@ test-kernels: ## Boot older kernels in QEMU and run a part of the tests there
 	@tests/kernels/run.sh
 
 .PHONY: bench
-bench: ## Measure what weir costs, side by side with nothing and with tcpdump. ARGS: try ARGS=--help
+bench: ## Measure what weir costs, side by side with nothing and with its likes. ARGS: try ARGS=--help
 	@make/packages.sh build bench
 	$(CARGO) build --locked --release -p weir -p weir-bench
 	$(SUDO) target/release/weir-bench $(ARGS)

@@ -51,6 +51,14 @@ bench    iperf3           iperf3                        streams and datagrams
 bench    tcpdump          tcpdump                       what weir is compared with
 bench    nginx-light      nginx                         a server under load
 bench    wrk              wrk                           its load
+bench    nftables         nft                           redirects that weir's are compared with
+bench    iptables         iptables-nft                  redirects likewise, and the rules that Docker writes
+bench    redis-server     redis-server                  a server under load (the package starts one for the host too)
+bench    redis-tools      redis-benchmark               its load
+bench    mariadb-server   mariadbd                      a server under load (the package starts one for the host too)
+bench    mariadb-client   mariadb                       its counters
+bench    sysbench         sysbench                      its load
+bench    tshark           tshark                        what requests told one by one are compared with
 TABLE
 }
 

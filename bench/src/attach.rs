@@ -48,7 +48,7 @@ impl Host {
 }
 
 /// Measures both.
-pub(crate) fn measure(plan: &Plan) -> Result<Table> {
+pub(crate) fn measure(plan: &Plan) -> Result<Vec<Table>> {
     let (at_start, at_end) = many(plan)?;
     let new = new_ones(plan)?;
     let veths = grouped(u64::from(plan.veths));
@@ -62,7 +62,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Table> {
             target,
         ]
     };
-    Ok(Table {
+    Ok(vec![Table {
         title: "Attaching".into(),
         note: "At start: from weir's start to its first line, which it writes when all are attached. New: from \
                before the `ip` command that makes the veth to both hooks' having a program; medians of several. \
@@ -74,7 +74,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Table> {
             row("one new veth".into(), new, &milliseconds, at_most(new.median, NEW_MS, " ms")),
             row(format!("{veths} veths at the end"), at_end, &seconds, String::new()),
         ],
-    })
+    }])
 }
 
 fn many(plan: &Plan) -> Result<(Spread, Spread)> {

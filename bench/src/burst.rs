@@ -12,14 +12,14 @@ use crate::observer::CountedWeir;
 use crate::report::{Table, grouped};
 
 /// Measures with one sending core and with two.
-pub(crate) fn measure(plan: &Plan) -> Result<Table> {
+pub(crate) fn measure(plan: &Plan) -> Result<Vec<Table>> {
     let mut rows = Vec::new();
     for senders in [1, 2] {
         for _ in 0..plan.burst_rounds {
             rows.push(row(plan, senders)?);
         }
     }
-    Ok(Table {
+    Ok(vec![Table {
         title: "A burst of openings".into(),
         note: format!(
             "{} flows, one UDP packet each, sent by one core or by two as fast as they can; weir observe -o jsonl \
@@ -40,7 +40,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Table> {
             "missing",
         ],
         rows,
-    })
+    }])
 }
 
 fn row(plan: &Plan, senders: u32) -> Result<Vec<String>> {

@@ -1,10 +1,5 @@
 //! The same work with nobody watching, with weir and with tcpdump, by turns.
 
-mod requests;
-mod streams;
-mod web;
-mod workload;
-
 use anyhow::{Context, Result};
 use weir_testkit::{Daemon, Topology};
 
@@ -12,11 +7,11 @@ use crate::Plan;
 use crate::observer::{start_tcpdump, start_weir, stop};
 use crate::process::cpu_time;
 use crate::report::{Table, at_least};
-use crate::statistics::Spread;
-use requests::{NewConnections, RequestResponse};
-use streams::{Datagrams, Streams};
-use web::Web;
-use workload::Workload;
+use crate::turns::{Samples, by_turns};
+use crate::workload::Workload;
+use crate::workload::requests::{NewConnections, RequestResponse};
+use crate::workload::streams::{Datagrams, Streams};
+use crate::workload::web::Web;
 
 /// Who watches while the work is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,48 +35,72 @@ impl Watcher {
     }
 }
 
-/// What one workload gave, by [`Watcher::ALL`], one sample a round.
-#[derive(Default)]
-struct Samples {
-    rates: [Vec<f64>; Watcher::ALL.len()],
+/// A workload, the least ratio to nobody watching that weir is to reach, and
+/// what was measured.
+struct Contest<'a> {
+    workload: Box<dyn Workload + 'a>,
+    target: f64,
+    rates: Samples,
     /// CPU seconds that the watcher used in a second.
-    cpu: [Vec<f64>; Watcher::ALL.len()],
+    cpu: Samples,
 }
 
-impl Samples {
-    /// Of each round's ratio to what nobody's watching gave in that round.
-    fn ratio(&self, watcher: usize) -> Option<Spread> {
-        let [bare, ..] = &self.rates;
-        let ratios: Vec<f64> =
-            self.rates.get(watcher)?.iter().zip(bare).map(|(rate, bare)| rate / bare).collect();
-        Spread::of(&ratios)
+impl<'a> Contest<'a> {
+    fn new(workload: impl Workload + 'a, target: f64) -> Self {
+        let samples = Samples::of(Watcher::ALL.len());
+        Self { workload: Box::new(workload), target, rates: samples.clone(), cpu: samples }
+    }
+
+    fn run_round(&mut self, plan: &Plan, topology: &Topology, round: usize) -> Result<()> {
+        by_turns(round, &Watcher::ALL, |which, watcher| {
+            let daemon = watcher.start(plan, topology)?;
+            let before = daemon.as_ref().map(|daemon| cpu_time(daemon.id())).transpose()?;
+            let address = self.workload.server();
+            self.rates.add(which, self.workload.run(plan.seconds, address)?);
+            if let (Some(daemon), Some(before)) = (&daemon, before) {
+                let used = cpu_time(daemon.id())? - before;
+                self.cpu.add(which, used.as_secs_f64() / f64::from(plan.seconds));
+            }
+            daemon.map_or(Ok(()), stop)
+        })
+    }
+
+    fn line(&self) -> Result<Vec<String>> {
+        let of = |watcher: Watcher| self.rates.ratio(watcher as usize, Watcher::Nobody as usize);
+        let bare = self.rates.spread(Watcher::Nobody as usize).context("nothing was measured")?;
+        let (same, weir) = (of(Watcher::NobodyAgain)?, of(Watcher::Weir)?);
+        let cpu = self.cpu.spread(Watcher::Weir as usize);
+        Ok(vec![
+            self.workload.name().to_owned(),
+            self.workload.write(bare.median),
+            same.to_string(),
+            weir.to_string(),
+            of(Watcher::Tcpdump)?.to_string(),
+            at_least(weir.median, self.target, same.median),
+            cpu.map_or_else(String::new, |cpu| format!("{:.1} %", cpu.median * 100.0)),
+        ])
     }
 }
 
 /// Measures all workloads.
-pub(crate) fn measure(plan: &Plan) -> Result<Table> {
+pub(crate) fn measure(plan: &Plan) -> Result<Vec<Table>> {
     let topology = Topology::with_containers(&["client", "server"]);
-    let mut workloads: Vec<Box<dyn Workload>> = vec![
-        Box::new(Streams::start(&topology, 1)?),
-        Box::new(Streams::start(&topology, 4)?),
-        Box::new(Datagrams::start(&topology)?),
-        Box::new(RequestResponse::start(&topology)?),
-        Box::new(NewConnections::start(&topology)?),
-        Box::new(Web::start(&topology)?),
+    let mut contests = vec![
+        Contest::new(Streams::start(&topology, 1)?, 0.97),
+        Contest::new(Streams::start(&topology, 4)?, 0.97),
+        Contest::new(Datagrams::start(&topology)?, 0.97),
+        Contest::new(RequestResponse::start(&topology)?, 0.97),
+        Contest::new(NewConnections::start(&topology)?, 0.95),
+        Contest::new(Web::start(&topology)?, 0.97),
     ];
-    let mut samples: Vec<Samples> = workloads.iter().map(|_| Samples::default()).collect();
     for round in 0..plan.rounds {
-        for (workload, samples) in workloads.iter_mut().zip(&mut samples) {
-            run_round(plan, &topology, round, workload.as_mut(), samples)
-                .with_context(|| format!("while measuring: {}", workload.name()))?;
+        for contest in &mut contests {
+            contest
+                .run_round(plan, &topology, round)
+                .with_context(|| format!("while measuring: {}", contest.workload.name()))?;
         }
     }
-    let rows = workloads
-        .iter()
-        .zip(&samples)
-        .map(|(workload, samples)| line(workload.as_ref(), samples))
-        .collect::<Result<_>>()?;
-    Ok(Table {
+    Ok(vec![Table {
         title: "End to end, with and without".into(),
         note: format!(
             "Two containers on a bridge; {} rounds of {} s for each, in turns that begin with another one each \
@@ -99,50 +118,6 @@ pub(crate) fn measure(plan: &Plan) -> Result<Table> {
             "target for weir",
             "CPU of weir",
         ],
-        rows,
-    })
-}
-
-fn run_round(
-    plan: &Plan,
-    topology: &Topology,
-    round: usize,
-    workload: &mut dyn Workload,
-    samples: &mut Samples,
-) -> Result<()> {
-    for turn in 0..Watcher::ALL.len() {
-        let which = (round + turn) % Watcher::ALL.len();
-        let (Some(watcher), Some(rates), Some(cpu)) =
-            (Watcher::ALL.get(which), samples.rates.get_mut(which), samples.cpu.get_mut(which))
-        else {
-            continue;
-        };
-        let daemon = watcher.start(plan, topology)?;
-        let before = daemon.as_ref().map(|daemon| cpu_time(daemon.id())).transpose()?;
-        rates.push(workload.run(plan.seconds)?);
-        if let (Some(daemon), Some(before)) = (&daemon, before) {
-            cpu.push((cpu_time(daemon.id())? - before).as_secs_f64() / f64::from(plan.seconds));
-        }
-        daemon.map_or(Ok(()), stop)?;
-    }
-    Ok(())
-}
-
-fn line(workload: &dyn Workload, samples: &Samples) -> Result<Vec<String>> {
-    let of =
-        |watcher: Watcher| samples.ratio(watcher as usize).context("nothing was measured: --rounds is 0");
-    let bare = samples.rates.first().and_then(|rates| Spread::of(rates)).context("nothing was measured")?;
-    let (same, weir) = (of(Watcher::NobodyAgain)?, of(Watcher::Weir)?);
-    let cpu = samples.cpu.get(Watcher::Weir as usize).and_then(|cpu| Spread::of(cpu));
-    let ratio =
-        |spread: Spread| format!("{:.3} ({:.2} to {:.2})", spread.median, spread.least, spread.greatest);
-    Ok(vec![
-        workload.name().to_owned(),
-        workload.write(bare.median),
-        ratio(same),
-        ratio(weir),
-        ratio(of(Watcher::Tcpdump)?),
-        at_least(weir.median, workload.target(), same.median),
-        cpu.map_or_else(String::new, |cpu| format!("{:.1} %", cpu.median * 100.0)),
-    ])
+        rows: contests.iter().map(Contest::line).collect::<Result<_>>()?,
+    }])
 }

@@ -32,12 +32,29 @@ impl Machine {
             ),
             ("date", Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string()),
             ("commit", commit()),
-            ("compared with", first_line("tcpdump", &["--version"])),
+            (
+                "compared with",
+                [
+                    ("tcpdump", "--version"),
+                    ("tshark", "--version"),
+                    ("nft", "--version"),
+                    ("iptables-nft", "--version"),
+                ]
+                .map(|(program, flag)| version(program, flag))
+                .join(", "),
+            ),
             (
                 "loads",
-                [("iperf3", "--version"), ("wrk", "-v"), ("nginx", "-v")]
-                    .map(|(program, flag)| first_line(program, &[flag]))
-                    .join(", "),
+                [
+                    ("iperf3", "--version"),
+                    ("wrk", "-v"),
+                    ("nginx", "-v"),
+                    ("redis-server", "--version"),
+                    ("mariadbd", "--version"),
+                    ("sysbench", "--version"),
+                ]
+                .map(|(program, flag)| version(program, flag))
+                .join(", "),
             ),
         ])
     }
@@ -88,13 +105,37 @@ fn commit() -> String {
     }
 }
 
-/// Programs print their version on either output.
-fn first_line(program: &str, args: &[&str]) -> String {
-    let Ok(output) = Command::new(program).args(args).output() else { return format!("{program}: not here") };
+/// A program and its version. Programs print it on either output, with this and
+/// that around it.
+fn version(program: &str, flag: &str) -> String {
+    let Ok(output) = Command::new(program).arg(flag).output() else { return format!("{program}: not here") };
     let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    let line = text.lines().next().unwrap_or(program);
-    // "wrk debian/4.1.0-3+b2 [epoll] Copyright", "nginx version: nginx/1.22.1"
-    let line = line.split(['[', '(']).next().unwrap_or(line).trim();
-    line.strip_prefix("nginx version: ").unwrap_or(line).to_owned()
+    let version = find_version(&String::from_utf8_lossy(&text)).unwrap_or_default();
+    format!("{program} {version}").trim_end().to_owned()
+}
+
+/// `Redis server v=7.0.15 sha=…`, `nginx version: nginx/1.22.1`: the first word
+/// of the first line with a dot after a digit, from the digit on.
+fn find_version(text: &str) -> Option<String> {
+    text.lines().next()?.split_whitespace().find_map(|word| {
+        let version = word.get(word.find(|character: char| character.is_ascii_digit())?..)?;
+        version.contains('.').then(|| version.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn versions_are_found() {
+        for (line, version) in [
+            ("wrk debian/4.1.0-3+b2 [epoll] Copyright", "4.1.0-3+b2"),
+            ("nginx version: nginx/1.22.1", "1.22.1"),
+            ("iptables v1.8.9 (nf_tables)", "1.8.9"),
+            ("Redis server v=7.0.15 sha=00000000:0", "7.0.15"),
+            ("TShark (Wireshark) 4.0.17 (Git v4.0.17 packaged as 4.0.17-0)", "4.0.17"),
+        ] {
+            assert_eq!(super::find_version(line).as_deref(), Some(version), "{line}");
+        }
+        assert_eq!(super::find_version("no such option\n"), None);
+    }
 }

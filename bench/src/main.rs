@@ -1,8 +1,9 @@
-//! Measures what weir costs, side by side with nothing and with tcpdump, and
-//! prints everything that docs/benchmarks.md says. All traffic stays in network
-//! namespaces of its own; every load is bounded in time and count.
+//! Measures what weir costs, side by side with nothing and with what one would
+//! otherwise use, and prints everything that docs/benchmarks.md says. All traffic
+//! stays in network namespaces of its own; every load is bounded in time and count.
 
 mod attach;
+mod audit;
 mod burst;
 mod end_to_end;
 mod flood;
@@ -12,8 +13,12 @@ mod memory;
 mod observer;
 mod packet_cost;
 mod process;
+mod redirect;
 mod report;
 mod statistics;
+mod tables;
+mod turns;
+mod workload;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -33,11 +38,11 @@ struct Cli {
     /// Measure these sections only.
     #[arg(long, value_enum, value_name = "SECTION")]
     only: Vec<Section>,
-    /// Rounds of the end-to-end loads.
-    #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
-    rounds: u16,
+    /// Rounds of the sections end-to-end, redirect and audit [default: 5; redirect 3].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: Option<u16>,
     /// Seconds of each load in each round.
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
     /// Everything once and briefly: whether it works, not how fast it is.
     #[arg(long)]
@@ -54,6 +59,10 @@ enum Section {
     Packet,
     /// Throughput and rates between two containers.
     EndToEnd,
+    /// Redirects, beside nftables and iptables.
+    Redirect,
+    /// Requests told one by one, beside tcpdump and tshark.
+    Audit,
     /// Resident memory, and CPU when nothing flows.
     Memory,
     /// Openings in a burst.
@@ -67,6 +76,7 @@ enum Section {
 struct Plan {
     weir: PathBuf,
     rounds: usize,
+    redirect_rounds: usize,
     seconds: u32,
     cost_rounds: usize,
     idle_seconds: u64,
@@ -82,11 +92,12 @@ impl Plan {
         let weir = cli.weir.canonicalize().with_context(|| {
             format!("there is no {}: build it with  cargo build --release -p weir", cli.weir.display())
         })?;
-        let (rounds, seconds) = (usize::from(cli.rounds), cli.seconds);
+        let rounds = |default| usize::from(cli.rounds.unwrap_or(default));
         let full = Self {
             weir,
-            rounds,
-            seconds,
+            rounds: rounds(5),
+            redirect_rounds: rounds(3),
+            seconds: cli.seconds,
             cost_rounds: 41,
             idle_seconds: 10,
             burst_flows: 200_000,
@@ -98,6 +109,7 @@ impl Plan {
         Ok(if cli.quick {
             Self {
                 rounds: 1,
+                redirect_rounds: 1,
                 seconds: 1,
                 cost_rounds: 3,
                 idle_seconds: 1,
@@ -121,10 +133,12 @@ fn main() -> Result<()> {
     let plan = Plan::new(&cli)?;
     let machine = Machine::here();
     say(&machine.text())?;
-    type Measure = fn(&Plan) -> Result<Table>;
-    let sections: [(Section, Measure); 5] = [
+    type Measure = fn(&Plan) -> Result<Vec<Table>>;
+    let sections: [(Section, Measure); 7] = [
         (Section::Packet, packet_cost::measure),
         (Section::EndToEnd, end_to_end::measure),
+        (Section::Redirect, redirect::measure),
+        (Section::Audit, audit::measure),
         (Section::Memory, memory::measure),
         (Section::Burst, burst::measure),
         (Section::Attach, attach::measure),
@@ -132,15 +146,16 @@ fn main() -> Result<()> {
     let mut tables = Vec::new();
     for (section, measure) in sections {
         if cli.only.is_empty() || cli.only.contains(&section) {
-            let table = measure(&plan)?;
-            say(&table.text())?;
-            tables.push(table);
+            for table in measure(&plan)? {
+                say(&table.text())?;
+                tables.push(table);
+            }
         }
     }
     cli.markdown.map_or(Ok(()), |page| report::write_page(&page, &machine, &tables))
 }
 
-/// To standard output, at once: a whole run takes a quarter of an hour.
+/// To standard output, at once: a whole run takes ten minutes.
 fn say(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot print")

@@ -18,12 +18,12 @@ const STEPS: [(u32, f64); 2] = [(10_000, 32.0), (100_000, 96.0)];
 const FLOWS_PER_SECOND: u32 = 50_000;
 
 /// Measures all rows.
-pub(crate) fn measure(plan: &Plan) -> Result<Table> {
+pub(crate) fn measure(plan: &Plan) -> Result<Vec<Table>> {
     let mut rows = vec![row(plan, 0, None)?];
     for (flows, limit_mib) in STEPS {
         rows.push(row(plan, flows, Some(limit_mib))?);
     }
-    Ok(Table {
+    Ok(vec![Table {
         title: "Memory, and CPU when nothing flows".into(),
         note: format!(
             "weir observe -o jsonl, with so many flows alive (UDP, one packet each). Resident: VmRSS of the \
@@ -40,7 +40,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Table> {
             "CPU ms a second",
         ],
         rows,
-    })
+    }])
 }
 
 fn row(plan: &Plan, flows: u32, limit_mib: Option<f64>) -> Result<Vec<String>> {

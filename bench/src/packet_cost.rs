@@ -30,7 +30,7 @@ const INGRESS: ProgramName = ProgramName { hook: Hook::Ingress, ethernet: true }
 const EGRESS: ProgramName = ProgramName { hook: Hook::Egress, ethernet: true };
 
 /// Measures all rows, in a namespace of its own.
-pub(crate) fn measure(plan: &Plan) -> Result<Table> {
+pub(crate) fn measure(plan: &Plan) -> Result<Vec<Table>> {
     // Two devices: the third hook on a packet's way needs one more than `lo`.
     let namespace = Namespace::new("cost");
     namespace.ip_batch("link add second type veth peer name third\n");
@@ -58,7 +58,7 @@ enum Zero {
     Single,
 }
 
-fn measure_here(plan: &Plan, second: u32) -> Result<Table> {
+fn measure_here(plan: &Plan, second: u32) -> Result<Vec<Table>> {
     let empty = empty_program()?;
     let mut rows = rows(second)?;
     for row in &mut rows {
@@ -89,7 +89,7 @@ fn measure_here(plan: &Plan, second: u32) -> Result<Table> {
             row.target_ns.map_or_else(String::new, |limit| at_most(above.median, limit, "")),
         ]);
     }
-    Ok(Table {
+    Ok(vec![Table {
         title: "Cost of one packet".into(),
         note: format!(
             "BPF_PROG_TEST_RUN, nanoseconds a packet at one hook; medians of {} interleaved rounds. A packet \
@@ -99,7 +99,7 @@ fn measure_here(plan: &Plan, second: u32) -> Result<Table> {
         ),
         columns: vec!["packet", "ns", "above empty", "min to max", "target"],
         rows: lines,
-    })
+    }])
 }
 
 fn spread(samples: &[f64]) -> Result<Spread> {

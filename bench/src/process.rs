@@ -18,6 +18,38 @@ pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
     Ok(Duration::from_nanos(total_ns))
 }
 
+/// CPU time of all children of this process that have ended and been waited for,
+/// and of theirs.
+pub(crate) fn cpu_of_ended_children() -> Duration {
+    // SAFETY: all zero is a valid rusage.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a rusage of our own. The call cannot fail: the
+    // constant is one of its own.
+    unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) };
+    let duration = |time: libc::timeval| {
+        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+        Duration::from_secs(seconds) + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0))
+    };
+    duration(usage.ru_utime) + duration(usage.ru_stime)
+}
+
+/// A process and those that it started itself.
+pub(crate) fn with_children(pid: u32) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let is_child = |id: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        parent(&stat) == Some(pid)
+    };
+    std::iter::once(pid).chain(ids.filter(is_child)).collect()
+}
+
+/// `7 (a name) S 5 …`: 5. A name may hold anything, brackets too.
+fn parent(stat: &str) -> Option<u32> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// Resident memory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Resident {
@@ -39,4 +71,19 @@ pub(crate) fn resident(pid: u32) -> Result<Resident> {
             .with_context(|| format!("no {name} in {path}"))
     };
     Ok(Resident { now_kib: field("VmRSS:")?, peak_kib: field("VmHWM:")?, anonymous_kib: field("RssAnon:")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn children_are_found() {
+        assert_eq!(parent("7 (a) b) S 5 7 7 0"), Some(5));
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let family = with_children(std::process::id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(family.starts_with(&[std::process::id()]) && family.contains(&child.id()), "{family:?}");
+    }
 }

@@ -1,5 +1,7 @@
 //! Medians, and how far the samples lie apart.
 
+use std::fmt;
+
 /// Median, least and greatest of some samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Spread {
@@ -19,6 +21,13 @@ impl Spread {
         let above = sorted.get(middle)?;
         let below = if sorted.len() % 2 == 1 { above } else { sorted.get(middle - 1)? };
         Some(Self { median: f64::midpoint(*above, *below), least, greatest })
+    }
+}
+
+impl fmt::Display for Spread {
+    /// As ratios are written in the tables.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3} ({:.2} to {:.2})", self.median, self.least, self.greatest)
     }
 }
 

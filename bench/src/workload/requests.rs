@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use weir_testkit::{Namespace, Topology};
 
-use super::workload::Workload;
+use super::Workload;
 use crate::report::grouped;
 
 /// Longest wait for a connection or an answer.
@@ -104,16 +104,15 @@ impl Workload for RequestResponse<'_> {
         "TCP, request and response"
     }
 
-    fn target(&self) -> f64 {
-        0.97
+    fn server(&self) -> SocketAddr {
+        self.server.address
     }
 
     fn write(&self, rate: f64) -> String {
         format!("{}/s", grouped(rate as u64))
     }
 
-    fn run(&mut self, seconds: u32) -> Result<f64> {
-        let address = self.server.address;
+    fn run(&mut self, seconds: u32, address: SocketAddr) -> Result<f64> {
         self.client.enter(|| {
             let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
             stream.set_nodelay(true)?;
@@ -145,16 +144,15 @@ impl Workload for NewConnections<'_> {
         "TCP, new connections"
     }
 
-    fn target(&self) -> f64 {
-        0.95
+    fn server(&self) -> SocketAddr {
+        self.server.address
     }
 
     fn write(&self, rate: f64) -> String {
         format!("{}/s", grouped(rate as u64))
     }
 
-    fn run(&mut self, seconds: u32) -> Result<f64> {
-        let address = self.server.address;
+    fn run(&mut self, seconds: u32, address: SocketAddr) -> Result<f64> {
         self.client.enter(|| {
             repeat(seconds, || {
                 let mut stream = TcpStream::connect(address).context("no connection")?;

@@ -1,12 +1,13 @@
 //! TCP streams and small UDP datagrams: iperf3.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 use weir_testkit::{Daemon, Namespace, Stream, Topology};
 
-use super::workload::Workload;
+use super::Workload;
 use crate::report::grouped;
 
 const START_LIMIT: Duration = Duration::from_secs(10);
@@ -14,26 +15,26 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 /// A server in `server`, and how its client is called.
 struct Iperf<'a> {
     client: &'a Namespace,
-    address: String,
-    port: String,
+    address: SocketAddr,
     _server: Daemon,
 }
 
 impl<'a> Iperf<'a> {
     fn start(topology: &'a Topology, port: u16) -> Self {
         let server = topology.container("server");
-        let (address, port) = (server.ipv4().to_string(), port.to_string());
+        let address = SocketAddr::from((server.ipv4(), port));
         let mut command = server.namespace().command("iperf3");
-        command.args(["--server", "--forceflush", "--bind", &address, "--port", &port]);
+        command.args(["--server", "--forceflush", "--bind", &address.ip().to_string()]);
+        command.args(["--port", &port.to_string()]);
         let daemon = Daemon::start("iperf3", &mut command);
         daemon.wait_for_line(Stream::Out, START_LIMIT, |line| line.starts_with("Server listening"));
-        Self { client: topology.container("client").namespace(), address, port, _server: daemon }
+        Self { client: topology.container("client").namespace(), address, _server: daemon }
     }
 
     /// What the client reports of the whole run.
-    fn run(&self, seconds: u32, args: &[&str]) -> Result<Value> {
-        let seconds = seconds.to_string();
-        let mut all = vec!["--client", &self.address, "--port", &self.port, "--time", &seconds, "--json"];
+    fn run(&self, seconds: u32, address: SocketAddr, args: &[&str]) -> Result<Value> {
+        let (ip, port, seconds) = (address.ip().to_string(), address.port().to_string(), seconds.to_string());
+        let mut all = vec!["--client", &ip, "--port", &port, "--time", &seconds, "--json"];
         all.extend(args);
         let text = self.client.run("iperf3", &all);
         let mut report: Value = serde_json::from_str(&text).context("iperf3 writes no JSON")?;
@@ -58,16 +59,16 @@ impl Workload for Streams<'_> {
         if self.streams == 1 { "TCP, one stream" } else { "TCP, four streams" }
     }
 
-    fn target(&self) -> f64 {
-        0.97
+    fn server(&self) -> SocketAddr {
+        self.iperf.address
     }
 
     fn write(&self, rate: f64) -> String {
         format!("{:.1} Gbit/s", rate / 1e9)
     }
 
-    fn run(&mut self, seconds: u32) -> Result<f64> {
-        let end = self.iperf.run(seconds, &["--parallel", &self.streams.to_string()])?;
+    fn run(&mut self, seconds: u32, address: SocketAddr) -> Result<f64> {
+        let end = self.iperf.run(seconds, address, &["--parallel", &self.streams.to_string()])?;
         end["sum_received"]["bits_per_second"].as_f64().context("iperf3 tells no rate")
     }
 }
@@ -86,16 +87,16 @@ impl Workload for Datagrams<'_> {
         "UDP, 64-byte datagrams"
     }
 
-    fn target(&self) -> f64 {
-        0.97
+    fn server(&self) -> SocketAddr {
+        self.0.address
     }
 
     fn write(&self, rate: f64) -> String {
         format!("{} received/s", grouped(rate as u64))
     }
 
-    fn run(&mut self, seconds: u32) -> Result<f64> {
-        let end = self.0.run(seconds, &["--udp", "--bitrate", "0", "--length", "64"])?;
+    fn run(&mut self, seconds: u32, address: SocketAddr) -> Result<f64> {
+        let end = self.0.run(seconds, address, &["--udp", "--bitrate", "0", "--length", "64"])?;
         let sum = |name: &str| end["sum"][name].as_f64().with_context(|| format!("iperf3 tells no {name}"));
         Ok((sum("packets")? - sum("lost_packets")?) / sum("seconds")?)
     }

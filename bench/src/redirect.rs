@@ -1,0 +1,91 @@
+//! Redirected traffic beside traffic that is not: by nftables and iptables.
+
+mod host;
+mod method;
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context, Result};
+
+use crate::Plan;
+use crate::report::Table;
+use crate::turns::{Samples, by_turns};
+use crate::workload::Workload;
+use crate::workload::requests::{NewConnections, RequestResponse};
+use crate::workload::streams::{Datagrams, Streams};
+use crate::workload::web::Web;
+use host::{Host, Kind};
+use method::{Method, Rule};
+
+/// Nothing listens there: who asks it is redirected.
+const ASKED_PORT: u16 = 7777;
+
+/// A workload, and what was measured.
+struct Contest<'a> {
+    workload: Box<dyn Workload + 'a>,
+    rates: Samples,
+}
+
+/// Measures all workloads on all kinds of host.
+pub(crate) fn measure(plan: &Plan) -> Result<Vec<Table>> {
+    Kind::here().into_iter().map(|kind| measure_on(plan, kind)).collect()
+}
+
+fn measure_on(plan: &Plan, kind: Kind) -> Result<Table> {
+    let host = Host::new(kind);
+    let topology = host.topology();
+    let methods = kind.methods();
+    let contest = |workload| Contest { workload, rates: Samples::of(methods.len()) };
+    let mut contests = vec![
+        contest(Box::new(Streams::start(topology, 1)?) as Box<dyn Workload>),
+        contest(Box::new(Datagrams::start(topology)?)),
+        contest(Box::new(RequestResponse::start(topology)?)),
+        contest(Box::new(NewConnections::start(topology)?)),
+        contest(Box::new(Web::start(topology)?)),
+    ];
+    for round in 0..plan.redirect_rounds {
+        for contest in &mut contests {
+            contest
+                .run_round(plan, &host, methods, round)
+                .with_context(|| format!("while measuring: {}, {}", kind.title(), contest.workload.name()))?;
+        }
+    }
+    let mut columns = vec!["work", "no redirect"];
+    columns.extend(methods.iter().skip(1).map(|method| method.name()));
+    Ok(Table {
+        title: format!("Redirect, {}", kind.title()),
+        note: format!(
+            "{} Client, the address it asks and the server are three containers; address and port are rewritten. \
+             {} rounds of {} s for each, in turns that begin with another one each round. Ratios to no redirect \
+             in the same round: median (min to max). \"No redirect\" is measured twice, hence the noise.",
+            kind.note(),
+            plan.redirect_rounds,
+            plan.seconds
+        ),
+        columns,
+        rows: contests.iter().map(|contest| contest.line(methods)).collect::<Result<_>>()?,
+    })
+}
+
+impl Contest<'_> {
+    fn run_round(&mut self, plan: &Plan, host: &Host, methods: &[Method], round: usize) -> Result<()> {
+        by_turns(round, methods, |which, method| {
+            let server = self.workload.server();
+            let asked = IpAddr::V4(host.topology().container("front").ipv4());
+            let rule = Rule { asked: SocketAddr::new(asked, ASKED_PORT), server };
+            let applied = method.apply(host, rule)?;
+            let address = if method.redirects() { rule.asked } else { server };
+            self.rates.add(which, self.workload.run(plan.seconds, address)?);
+            applied.take_back()
+        })
+    }
+
+    fn line(&self, methods: &[Method]) -> Result<Vec<String>> {
+        let bare = self.rates.spread(0).context("nothing was measured")?;
+        let mut cells = vec![self.workload.name().to_owned(), self.workload.write(bare.median)];
+        for index in 1..methods.len() {
+            cells.push(self.rates.ratio(index, 0)?.to_string());
+        }
+        Ok(cells)
+    }
+}

@@ -1,0 +1,41 @@
+//! Something to do for some seconds.
+
+pub(crate) mod database;
+mod folder;
+pub(crate) mod keys;
+pub(crate) mod requests;
+pub(crate) mod streams;
+pub(crate) mod web;
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+
+pub(crate) use folder::Folder;
+
+/// A load between the containers `client` and `server`. Its servers run as long
+/// as it lives.
+pub(crate) trait Workload {
+    /// For the table.
+    fn name(&self) -> &'static str;
+
+    /// Where its server listens.
+    fn server(&self) -> SocketAddr;
+
+    /// A rate of this work in words, with its unit.
+    fn write(&self, rate: f64) -> String;
+
+    /// Works for about so many seconds against `address`, which leads to the
+    /// server; how much was done a second.
+    fn run(&mut self, seconds: u32, address: SocketAddr) -> Result<f64>;
+}
+
+/// A load of requests that its server counts.
+pub(crate) trait Requests: Workload {
+    /// How many requests the server has been asked so far, by its own count.
+    /// Asking for it does not go over the network that is measured.
+    fn served(&mut self) -> Result<u64>;
+
+    /// The field by which tshark tells a request.
+    fn tshark_field(&self) -> &'static str;
+}
