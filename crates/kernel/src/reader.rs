@@ -20,7 +20,7 @@ const DRAIN_INTERVAL: Duration = Duration::from_millis(5);
 const BATCH_RECORDS: usize = 1024;
 /// After so long without a record the reader sleeps until one wakes it.
 const AWAKE: Duration = Duration::from_millis(20);
-/// How long a sleeping reader may take to notice that it shall stop.
+/// How long a sleeping reader may take to notice that it shall stop, and how long it empties the ring then.
 const SLEEP: Duration = Duration::from_millis(200);
 
 /// The reader thread cannot be started.
@@ -194,6 +194,7 @@ fn run(
     consumer: &Mutex<impl Consumer>,
 ) {
     let mut last_record = Instant::now();
+    let mut asked_to_stop = None;
     loop {
         let stopping = stop.load(Ordering::SeqCst);
         if drain(ring, consumer) {
@@ -202,6 +203,10 @@ fn run(
             return;
         }
         if stopping {
+            // Programs that are pinned go on filling it.
+            if asked_to_stop.get_or_insert_with(Instant::now).elapsed() > SLEEP {
+                return;
+            }
             continue;
         }
         if last_record.elapsed() < AWAKE {

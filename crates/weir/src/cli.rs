@@ -35,6 +35,8 @@ pub enum Command {
     Observe(Box<ObserveArgs>),
     /// Read requests out of capture files (pcap, pcapng), one line each.
     Read(Box<ReadArgs>),
+    /// Keep redirects: follow containers, name addresses, answer the other commands.
+    Run(RunArgs),
     /// Tell what this host can do, what is missing, and who is attached where.
     Doctor(DoctorArgs),
     /// Take everything of weir's off this host: redirects, and what killed weirs have left.
@@ -126,6 +128,34 @@ pub struct ObserveArgs {
     /// Room for this many flows in the kernel [default: 262144, less on small hosts].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..=16_777_216), help_heading = "Host")]
     pub max_flows: Option<u32>,
+
+    /// Where state is that outlives it.
+    #[command(flatten)]
+    pub state: StateArgs,
+}
+
+/// `weir run`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "What it keeps is pinned in the BPF file system: rules hold and redirected connections go on when
+it ends, however it ends. The next `weir run` takes over, of a newer version too. `weir down` ends all."
+)]
+pub struct RunArgs {
+    /// How to get at the packets.
+    #[arg(long, value_enum, default_value = "auto", value_name = "METHOD", help_heading = "Host")]
+    pub attach: AttachChoice,
+
+    /// Where names come from: `auto` (Docker, then Podman), `none`, or a socket.
+    #[arg(long, default_value = "auto", value_name = "ENGINE", value_parser = parse_engine, help_heading = "Host")]
+    pub engine: EngineChoice,
+
+    /// Room for this many flows in the kernel [default: as it is, or 262144, less on small hosts].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..=16_777_216), help_heading = "Host")]
+    pub max_flows: Option<u32>,
+
+    /// Where its state is.
+    #[command(flatten)]
+    pub state: StateArgs,
 }
 
 /// `weir read`.

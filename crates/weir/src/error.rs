@@ -1,6 +1,7 @@
 //! What ends weir before its time, and the exit code for it.
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use weir_core::filter::FilterError;
@@ -53,6 +54,33 @@ pub enum Error {
     /// The output cannot be written.
     #[error("cannot write the output: {0}")]
     Output(#[source] io::Error),
+    /// The local socket cannot be made.
+    #[error("cannot listen at {}: {source}", path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A weir runs, and there can be only one.
+    #[error("a weir is running already, and answers at {}", path.display())]
+    RunsAlready {
+        /// Its socket.
+        path: PathBuf,
+    },
+    /// What the weir that runs has answered.
+    #[error("{message}")]
+    Answered {
+        /// What failed and why.
+        message: String,
+        /// What to do.
+        advice: Option<String>,
+        /// The exit code.
+        code: u8,
+    },
+    /// The weir that runs has ended, and did not finish its answer.
+    #[error("the weir that did this has ended")]
+    Ended,
     /// Something of the operating system's.
     #[error("{action}: {source}")]
     System {
@@ -79,7 +107,7 @@ pub const MINIMUM_KERNEL: &str = "5.10";
 impl Error {
     /// What the user can do about it.
     #[must_use]
-    pub fn advice(&self) -> Option<&'static str> {
+    pub fn advice(&self) -> Option<&str> {
         Some(match self {
             Self::Load(LoadError::NotPermitted(_)) => {
                 "run it as root (sudo weir ...), or give it CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
@@ -113,6 +141,16 @@ impl Error {
                 "run weir in the host's network namespace; or `weir down`, if that namespace is not used any more"
             }
             Self::Pin(PinError::InUse { .. }) => "end it first; `weir run` answers to SIGTERM",
+            Self::RunsAlready { .. } => {
+                "use that one: `weir observe` and `weir redirect` do; or end it first"
+            }
+            Self::Socket { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+                "another program answers there: name another place (--socket, WEIR_SOCKET)"
+            }
+            Self::Answered { advice, .. } => return advice.as_deref(),
+            Self::Ended => {
+                "begin again: what is pinned goes on, and a `weir observe` without it reads on its own"
+            }
             Self::Output(source) if source.kind() == io::ErrorKind::StorageFull => {
                 "make room, or write elsewhere"
             }
@@ -123,7 +161,14 @@ impl Error {
     /// 1 something failed, 2 usage, 3 not permitted, 4 the kernel lacks something.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self {
+        ExitCode::from(self.code())
+    }
+
+    /// The number of [`Error::exit_code`].
+    #[must_use]
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Answered { code, .. } => *code,
             Self::Usage(_) | Self::Filter(_) | Self::UnknownName(_) => 2,
             Self::Load(LoadError::NotPermitted(_))
             | Self::Attach(AttachError::NotPermitted { .. })
@@ -132,6 +177,6 @@ impl Error {
             | Self::Load(LoadError::Refused { .. })
             | Self::Attach(AttachError::MissingInKernel { .. } | AttachError::NoTcx) => 4,
             _ => 1,
-        })
+        }
     }
 }

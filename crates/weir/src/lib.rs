@@ -11,10 +11,13 @@ pub mod down;
 pub mod error;
 pub mod host;
 pub mod kernel_release;
+mod local;
 pub mod observe;
 mod outlet;
 pub mod output;
 pub mod read;
+pub mod run;
+mod session;
 pub mod signals;
 
 /// Tells the user something beside the data: on standard error, escaped.

@@ -1,114 +1,97 @@
-//! `weir observe`: live flows, alone, without a daemon, leaving nothing behind.
+//! `weir observe`: live flows. Alone, leaving nothing behind; or, where redirects are in force, by the weir that keeps
+//! them, so that a redirected connection is one row.
 
 mod method;
 mod observer;
 mod pipeline;
 mod watched;
 
-use std::io;
 use std::process::ExitCode;
 
-use crossbeam_channel::{Receiver, at, bounded, never, select};
 use jiff::Timestamp;
-use weir_core::event::Event;
-use weir_kernel::attach::Attacher;
-use weir_kernel::{Datapath, Options};
+use jiff::tz::TimeZone;
+use weir_core::filter::Filter;
+use weir_kernel::PinError;
 
-use crate::cli::ObserveArgs;
+use crate::cli::{AttachChoice, ObserveArgs, expand_not};
+use crate::containers::EngineChoice;
 use crate::error::Error;
-use crate::host::{self, HostEvent, WatchOptions};
-use crate::{kernel_release, signals};
-use observer::Observer;
-use pipeline::{OWN, Pipeline};
-use watched::Watched;
+use crate::local::{self, Request};
+use crate::session::{Plan, Session};
+use crate::{kernel_release, notice};
 
-/// Batches of at most 1,024 events between the ring's reader and the pipeline:
-/// with the ring, room for a burst of 160,000 openings. A full queue holds up the
-/// reader, the ring fills, and the kernel counts what it cannot deliver.
-const BATCHES_QUEUED: usize = 64;
+pub(crate) use method::choose as choose_method;
+pub(crate) use observer::Observer;
+pub(crate) use pipeline::{OWN, Pipeline};
+pub(crate) use watched::Watched;
 
 /// Runs the command until it is told to end.
 ///
 /// # Errors
 /// What keeps it from starting or going on; see [`Error`].
 pub fn run(arguments: &ObserveArgs) -> Result<ExitCode, Error> {
-    let filter = arguments.filters.compile(Timestamp::now())?;
-    if let Some(name) = filter.application() {
-        return Err(Error::Usage(format!(
-            "--protocol {name}: flows are told by their transport (tcp, udp, ...); requests by their \
-             application protocol, by weir read"
-        )));
-    }
+    let filter = compile(arguments)?;
     kernel_release::check()?;
-
-    let max_flows = arguments.max_flows.unwrap_or_else(default_max_flows);
-    let mut datapath = Datapath::load(&Options { max_flows, packet_events: arguments.packets, audit: None })?;
-    let method = method::choose(arguments.attach, &filter)?;
-    let attacher = Attacher::new(method, |name| datapath.program(name))?;
-    let table = datapath.flow_table().map_err(system("cannot open the flow table"))?;
-
-    let signals = signals::channel().map_err(system("cannot listen for signals"))?;
-    let (changes, _watch) = host::watch(WatchOptions { engines: arguments.engine.clone() })?;
-    let (deliver, events) = bounded::<Vec<Event>>(BATCHES_QUEUED);
-    datapath.start_reader(move |batch| {
-        // The pipeline hangs up only when it has read everything.
-        let _ = deliver.send(batch);
-    })?;
-
-    let watched = Watched::new(attacher, filter.interface_globs().cloned().collect());
-    let mut pipeline = Pipeline::new(table, max_flows, watched)?;
-    let observer = Observer::new(arguments.output.outlet(filter), arguments);
-    pipeline.join(OWN, observer, &datapath.losses())?;
-
-    let result = observe(&mut pipeline, &events, &changes, &signals);
-    // Nothing more is counted from here on; what was is delivered and told.
-    pipeline.detach();
-    let mut drained = Ok(());
-    std::thread::scope(|scope| {
-        scope.spawn(|| datapath.stop_reader());
-        // To the end, come what may: the reader waits for room to deliver.
-        for batch in &events {
-            if drained.is_ok() {
-                drained = pipeline.events(&batch);
-            }
+    let interfaces: Vec<_> = filter.interface_globs().cloned().collect();
+    // These are about programs of its own; the weir that runs has its programs and interfaces already.
+    let shares = !arguments.packets && interfaces.is_empty();
+    let as_it_is = arguments.attach == AttachChoice::Auto
+        && arguments.max_flows.is_none()
+        && arguments.engine == EngineChoice::Auto;
+    if shares
+        && as_it_is
+        && let Some(weir) = local::connect(&arguments.state.socket)
+    {
+        return weir.ask(&request(arguments)?);
+    }
+    let pins = arguments.state.pins();
+    let mut plan = Plan {
+        pins: (shares && pins.exists()).then_some(&pins),
+        max_flows: arguments.max_flows,
+        packet_events: arguments.packets,
+        attach: arguments.attach,
+        engine: &arguments.engine,
+        interfaces,
+    };
+    let mut session = match Session::start(plan.clone()) {
+        Err(Error::Pin(PinError::InUse { .. })) => {
+            notice(
+                "a weir that runs has the table of redirected connections; this one counts on its own, and shows \
+                 each of them as two: as the client and as the server see it",
+            );
+            plan.pins = None;
+            Session::start(plan.clone())?
         }
-    });
-    result.and(drained)?;
-    pipeline.leave(OWN, &datapath.losses())?;
+        session => session?,
+    };
+    session.observe(Observer::new(arguments.output.outlet(filter), arguments))?;
+    if plan.pins.is_some() {
+        session.answer(&arguments.state.socket).unwrap_or_else(|error| notice(&error.to_string()));
+    }
+    session.run()?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The loop: whatever comes first, until the end.
-fn observe(
-    pipeline: &mut Pipeline,
-    events: &Receiver<Vec<Event>>,
-    host: &Receiver<HostEvent>,
-    signals: &Receiver<i32>,
-) -> Result<(), Error> {
-    // A host whose watch has ended has said so; there is nothing to wait for.
-    let mut host = host.clone();
-    while !pipeline.is_done() {
-        let due = pipeline.next_due().map_or_else(never, at);
-        select! {
-            recv(events) -> batch => match batch {
-                Ok(batch) => pipeline.events(&batch)?,
-                Err(_) => return Ok(()),
-            },
-            recv(host) -> event => match event {
-                Ok(event) => {
-                    std::iter::once(event).chain(host.try_iter()).try_for_each(|event| pipeline.host_event(event))?;
-                }
-                Err(_) => host = never(),
-            },
-            recv(signals) -> _ => return Ok(()),
-            recv(due) -> _ => {}
-        }
-        pipeline.tick()?;
-        if events.is_empty() {
-            pipeline.flush()?;
-        }
+/// Checks the filter.
+pub(crate) fn compile(arguments: &ObserveArgs) -> Result<Filter, Error> {
+    let filter = arguments.filters.compile(Timestamp::now())?;
+    match filter.application() {
+        None => Ok(filter),
+        Some(name) => Err(Error::Usage(format!(
+            "--protocol {name}: flows are told by their transport (tcp, udp, ...); requests by their \
+             application protocol, by weir read"
+        ))),
     }
-    Ok(())
+}
+
+/// What this process was asked, for the weir that runs.
+fn request(arguments: &ObserveArgs) -> Result<Request, Error> {
+    let typed = expand_not(std::env::args_os()).map_err(Error::Usage)?;
+    Ok(Request {
+        arguments: typed.into_iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect(),
+        color: arguments.output.color.for_stdout(),
+        time_zone: TimeZone::system().iana_name().map(str::to_owned),
+    })
 }
 
 /// As the kernel sizes its own connection tracking: 262,144 flows from 4 GiB of
@@ -117,8 +100,4 @@ pub(crate) fn default_max_flows() -> u32 {
     let memory = rustix::system::sysinfo();
     let bytes = memory.totalram.saturating_mul(u64::from(memory.mem_unit));
     u32::try_from((bytes / (16 << 10)).clamp(16_384, 262_144)).unwrap_or(262_144)
-}
-
-fn system(action: &'static str) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::System { action, source }
 }

@@ -80,7 +80,13 @@ pub fn sink(format: Format, color: bool, out: Box<dyn Write + Send>) -> Box<dyn 
     sink_in(TimeZone::system(), format, color, out)
 }
 
-fn sink_in(zone: TimeZone, format: Format, color: bool, out: Box<dyn Write + Send>) -> Box<dyn Sink> {
+/// As [`sink`], with times of day of that time zone.
+pub(crate) fn sink_in(
+    zone: TimeZone,
+    format: Format,
+    color: bool,
+    out: Box<dyn Write + Send>,
+) -> Box<dyn Sink> {
     let out = BufWriter::with_capacity(64 * 1024, out);
     match format {
         Format::Compact => Box::new(Compact::new(zone, color, out)),

@@ -1,8 +1,9 @@
 //! How records are printed: the same for every command that prints any.
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write};
 
 use clap::{Args, ValueEnum};
+use jiff::tz::TimeZone;
 use weir_core::filter::Filter;
 
 use crate::outlet::Outlet;
@@ -39,6 +40,18 @@ impl OutputArgs {
     /// The way to standard output, for records that pass the filter.
     pub(crate) fn outlet(&self, filter: Filter) -> Outlet {
         let sink = output::sink(self.format, self.color.for_stdout(), Box::new(io::stdout()));
+        Outlet::new(filter, sink, self.count, self.last)
+    }
+
+    /// The way to another process's standard output; it says whether that wants colours.
+    pub(crate) fn outlet_to(
+        &self,
+        filter: Filter,
+        zone: TimeZone,
+        color: bool,
+        out: Box<dyn Write + Send>,
+    ) -> Outlet {
+        let sink = output::sink_in(zone, self.format, color, out);
         Outlet::new(filter, sink, self.count, self.last)
     }
 }

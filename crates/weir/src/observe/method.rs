@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use weir_core::filter::Filter;
+use weir_core::filter::NamePattern;
 use weir_kernel::attach::{self, AttachError, Method};
 
 use crate::cli::AttachChoice;
@@ -14,7 +14,7 @@ use crate::cli::AttachChoice;
 const TCX_INTERFACES: usize = 64;
 
 /// What the user chose, or the best for this kernel and so many interfaces.
-pub(super) fn choose(choice: AttachChoice, filter: &Filter) -> Result<Method, AttachError> {
+pub(crate) fn choose(choice: AttachChoice, wanted: &[NamePattern]) -> Result<Method, AttachError> {
     let best = match choice {
         AttachChoice::Tcx => return Ok(Method::Tcx),
         AttachChoice::Clsact => return Ok(Method::Clsact),
@@ -22,16 +22,15 @@ pub(super) fn choose(choice: AttachChoice, filter: &Filter) -> Result<Method, At
     };
     // Of this process's network namespace. Unreadable: attaching will tell what is wrong.
     let interfaces = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
-    let many = interfaces_to_watch(&interfaces, filter) > TCX_INTERFACES;
+    let many = interfaces_to_watch(&interfaces, wanted) > TCX_INTERFACES;
     Ok(if many { Method::Clsact } else { best })
 }
 
 /// So many at most: which of them lead to a container is not known yet.
-fn interfaces_to_watch(interfaces: &str, filter: &Filter) -> usize {
-    let all = filter.interface_globs().next().is_none();
-    let wanted = |name: &str| all || filter.interface_globs().any(|pattern| pattern.matches(name));
+fn interfaces_to_watch(interfaces: &str, wanted: &[NamePattern]) -> usize {
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|pattern| pattern.matches(name));
     let names = interfaces.lines().filter_map(|line| Some(line.split_once(':')?.0.trim()));
-    names.filter(|name| wanted(name)).count()
+    names.filter(|name| is_wanted(name)).count()
 }
 
 #[cfg(test)]
@@ -52,7 +51,8 @@ Inter-|   Receive                                                |  Transmit
     fn count(interfaces: &str, arguments: &[&str]) -> usize {
         let cli = Cli::parse_from(["weir", "observe"].iter().chain(arguments));
         let Command::Observe(arguments) = cli.command else { panic!("another command") };
-        interfaces_to_watch(interfaces, &arguments.filters.compile(Timestamp::now()).unwrap())
+        let filter = arguments.filters.compile(Timestamp::now()).unwrap();
+        interfaces_to_watch(interfaces, &filter.interface_globs().cloned().collect::<Vec<_>>())
     }
 
     #[test]

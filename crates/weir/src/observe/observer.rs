@@ -35,7 +35,13 @@ pub(crate) struct Observer {
     /// Ends after this time.
     lasts: Option<Duration>,
     came: Came,
+    /// Whether the reader keeps up; if not, records are lost to them, and counted.
+    backlog: Option<Backlog>,
+    untaken: u64,
 }
+
+/// Tells whether there is room for what is written to an observer that must not hold up the others.
+pub(crate) type Backlog = Box<dyn Fn() -> bool + Send>;
 
 /// When an observer came, and how things stood.
 struct Came {
@@ -68,7 +74,14 @@ impl Observer {
             }),
             lasts: arguments.for_,
             came: Came { at: now, at_ns: 0, before: Sums::default() },
+            backlog: None,
+            untaken: 0,
         }
+    }
+
+    /// The same, for a reader that is not waited for: without room, records are dropped and counted.
+    pub(crate) fn not_waited_for(self, has_room: Backlog) -> Self {
+        Self { backlog: Some(has_room), ..self }
     }
 
     pub(super) fn filter(&self) -> &Filter {
@@ -148,7 +161,10 @@ impl Observer {
     }
 
     fn write(&mut self, record: Record) {
-        self.outlet.record(record);
+        match &self.backlog {
+            Some(has_room) if !has_room() => self.untaken += 1,
+            _ => self.outlet.record(record),
+        }
     }
 
     /// From now on updates are of flows that outlive the reading.
@@ -179,7 +195,8 @@ impl Observer {
         let events = std::iter::zip(now.losses.named(), before.losses.named())
             .map(|((name, now), (_, before))| (name, now.saturating_sub(before)));
         let names = now.names_evicted.saturating_sub(before.names_evicted);
-        for (name, count) in events.chain([("dns_names_evicted", names)]) {
+        let own = [("dns_names_evicted", names), ("output_full", self.untaken)];
+        for (name, count) in events.chain(own) {
             if count > 0 {
                 lost.insert(name, count);
             }

@@ -69,6 +69,11 @@ impl Pipeline {
         })
     }
 
+    /// Whether all that is known at the start has been told: who is there, by name.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready
+    }
+
     /// An observer comes; it is told of what happens from now on. `losses`: the kernel's until now.
     ///
     /// # Errors
@@ -109,6 +114,17 @@ impl Pipeline {
             Err(error) if id == OWN => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// All observers but the process's own that are done or whose reader has gone.
+    pub(crate) fn done(&self) -> Vec<ObserverId> {
+        let done = self.observers.0.iter().filter(|(_, observer)| observer.is_done());
+        done.map(|(id, _)| *id).filter(|id| *id != OWN).collect()
+    }
+
+    /// All observers of other processes.
+    pub(crate) fn guests(&self) -> Vec<ObserverId> {
+        self.observers.0.keys().copied().filter(|id| *id != OWN).collect()
     }
 
     /// Whether the process's own observer is done.

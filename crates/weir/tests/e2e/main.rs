@@ -9,6 +9,7 @@ mod docker;
 mod ends;
 mod errors;
 mod filters;
+mod life;
 mod names;
 mod output;
 mod protocols;

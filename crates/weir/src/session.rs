@@ -1,0 +1,228 @@
+//! A weir that runs: from the kernel and the host to its observers, until it is told to end.
+//!
+//! `weir observe` runs one for itself, with maps that go when it ends. `weir run` runs one with pinned maps, and answers
+//! other processes; so does a `weir observe` that finds pinned maps and nobody who runs them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use clap::Parser;
+use crossbeam_channel::{Receiver, at, bounded, never, select};
+use jiff::tz::TimeZone;
+use weir_core::event::Event;
+use weir_core::filter::NamePattern;
+use weir_kernel::attach::Attacher;
+use weir_kernel::{Datapath, Options, PinDirectory};
+
+use crate::cli::{AttachChoice, Cli, Command, ObserveArgs};
+use crate::containers::EngineChoice;
+use crate::error::Error;
+use crate::host::{self, HostEvent, WatchHandle, WatchOptions};
+use crate::local::{Client, Message, Request, Server};
+use crate::observe::{self, OWN, Observer, Pipeline, Watched};
+use crate::signals;
+
+/// Batches of at most 1,024 events between the ring's reader and the pipeline:
+/// with the ring, room for a burst of 160,000 openings. A full queue holds up the
+/// reader, the ring fills, and the kernel counts what it cannot deliver.
+const BATCHES_QUEUED: usize = 64;
+
+/// What is decided before it starts.
+#[derive(Clone)]
+pub(crate) struct Plan<'a> {
+    /// Where its maps are pinned; none: they are its own, and go with it.
+    pub(crate) pins: Option<&'a PinDirectory>,
+    /// Entries of the flow table, if the user said so.
+    pub(crate) max_flows: Option<u32>,
+    /// An event for each packet.
+    pub(crate) packet_events: bool,
+    pub(crate) attach: AttachChoice,
+    pub(crate) engine: &'a EngineChoice,
+    /// Interfaces to watch; none: the veths of all containers.
+    pub(crate) interfaces: Vec<NamePattern>,
+}
+
+/// It runs.
+pub(crate) struct Session {
+    datapath: Datapath,
+    pipeline: Pipeline,
+    events: Receiver<Vec<Event>>,
+    host: Receiver<HostEvent>,
+    _watch: WatchHandle,
+    signals: Receiver<i32>,
+    /// What other processes ask, if it answers them.
+    messages: Receiver<Message>,
+    server: Option<Server>,
+    guests: BTreeMap<u64, Client>,
+}
+
+impl Session {
+    /// Loads, attaches, begins to watch the host.
+    ///
+    /// # Errors
+    /// What keeps it from starting.
+    pub(crate) fn start(plan: Plan<'_>) -> Result<Self, Error> {
+        let pinned = plan.pins.and_then(PinDirectory::max_flows);
+        let max_flows = plan.max_flows.or(pinned).unwrap_or_else(observe::default_max_flows);
+        let options = Options { max_flows, packet_events: plan.packet_events, audit: None };
+        let mut datapath = match plan.pins {
+            Some(pins) => Datapath::pinned(&options, pins)?,
+            None => Datapath::load(&options)?,
+        };
+        let method = observe::choose_method(plan.attach, &plan.interfaces)?;
+        let attacher = Attacher::of(method, &datapath)?;
+        let table = datapath.flow_table().map_err(system("cannot open the flow table"))?;
+
+        let signals = signals::channel().map_err(system("cannot listen for signals"))?;
+        let (host, watch) = host::watch(WatchOptions { engines: plan.engine.clone() })?;
+        let (deliver, events) = bounded::<Vec<Event>>(BATCHES_QUEUED);
+        datapath.start_reader(move |batch| {
+            // The pipeline hangs up only when it has read everything.
+            let _ = deliver.send(batch);
+        })?;
+        let pipeline = Pipeline::new(table, max_flows, Watched::new(attacher, plan.interfaces))?;
+        Ok(Self {
+            datapath,
+            pipeline,
+            events,
+            host,
+            _watch: watch,
+            signals,
+            messages: never(),
+            server: None,
+            guests: BTreeMap::new(),
+        })
+    }
+
+    /// The process itself reads what comes out, and the session ends when it is done.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    pub(crate) fn observe(&mut self, observer: Observer) -> Result<(), Error> {
+        self.pipeline.join(OWN, observer, &self.datapath.losses())
+    }
+
+    /// Answers other processes at `socket`.
+    ///
+    /// # Errors
+    /// The socket cannot be made.
+    pub(crate) fn answer(&mut self, socket: &Path) -> Result<(), Error> {
+        let (server, messages) = Server::start(socket)?;
+        (self.server, self.messages) = (Some(server), messages);
+        Ok(())
+    }
+
+    /// Goes on until a signal, or until the process's own observer is done.
+    ///
+    /// # Errors
+    /// What keeps it from going on; see [`Error`].
+    pub(crate) fn run(mut self) -> Result<(), Error> {
+        let result = self.go_on();
+        // Nobody is answered any more.
+        self.server = None;
+        // If nothing is pinned, nothing more is counted from here on; what was is delivered and told.
+        self.pipeline.detach();
+        let Self { datapath, pipeline, events, .. } = &mut self;
+        let mut drained = Ok(());
+        std::thread::scope(|scope| {
+            scope.spawn(|| datapath.stop_reader());
+            // To the end, come what may: the reader waits for room to deliver.
+            for batch in &*events {
+                if drained.is_ok() {
+                    drained = pipeline.events(&batch);
+                }
+            }
+        });
+        result.and(drained)?;
+        for id in self.pipeline.guests() {
+            self.leave(id)?;
+        }
+        self.pipeline.leave(OWN, &self.datapath.losses())
+    }
+
+    /// Whatever comes first, until the end.
+    fn go_on(&mut self) -> Result<(), Error> {
+        // A host whose watch has ended has said so; there is nothing to wait for.
+        let mut host = self.host.clone();
+        while !self.pipeline.is_done() {
+            let due = self.pipeline.next_due().map_or_else(never, at);
+            // Who asks before it is known who is there would be told that nobody is.
+            let messages = if self.pipeline.is_ready() { self.messages.clone() } else { never() };
+            select! {
+                recv(self.events) -> batch => match batch {
+                    Ok(batch) => self.pipeline.events(&batch)?,
+                    Err(_) => return Ok(()),
+                },
+                recv(host) -> event => match event {
+                    Ok(event) => {
+                        let more = host.try_iter();
+                        std::iter::once(event).chain(more).try_for_each(|event| self.pipeline.host_event(event))?;
+                    }
+                    Err(_) => host = never(),
+                },
+                recv(messages) -> message => match message {
+                    Ok(Message::Asked { id, request, client }) => self.asked(id, &request, client),
+                    Ok(Message::Gone { id }) => self.leave(id)?,
+                    Err(_) => self.messages = never(),
+                },
+                recv(self.signals) -> _ => return Ok(()),
+                recv(due) -> _ => {}
+            }
+            self.pipeline.tick()?;
+            for id in self.pipeline.done() {
+                self.leave(id)?;
+            }
+            if self.events.is_empty() {
+                self.pipeline.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn asked(&mut self, id: u64, request: &Request, client: Client) {
+        let arguments = std::iter::once("weir").chain(request.arguments.iter().map(String::as_str));
+        let done = match Cli::try_parse_from(arguments) {
+            Ok(cli) => match cli.command {
+                Command::Observe(arguments) => self.guest(id, &arguments, request, &client),
+                _ => Err(Error::Usage("this is not for the weir that runs to do".to_owned())),
+            },
+            Err(error) => Err(Error::Usage(error.to_string())),
+        };
+        if let Err(error) = done {
+            client.refuse(&error);
+        }
+    }
+
+    /// Another process's `weir observe`.
+    fn guest(
+        &mut self,
+        id: u64,
+        arguments: &ObserveArgs,
+        request: &Request,
+        client: &Client,
+    ) -> Result<(), Error> {
+        let filter = observe::compile(arguments)?;
+        let zone = request.time_zone.as_deref().and_then(|name| TimeZone::get(name).ok());
+        let zone = zone.unwrap_or_else(TimeZone::system);
+        let outlet = arguments.output.outlet_to(filter, zone, request.color, client.output());
+        let reader = client.clone();
+        let observer = Observer::new(outlet, arguments).not_waited_for(Box::new(move || reader.has_room()));
+        self.pipeline.join(id, observer, &self.datapath.losses())?;
+        client.notice(&self.pipeline.greeting());
+        self.guests.insert(id, client.clone());
+        Ok(())
+    }
+
+    fn leave(&mut self, id: u64) -> Result<(), Error> {
+        self.pipeline.leave(id, &self.datapath.losses())?;
+        if let Some(client) = self.guests.remove(&id) {
+            client.end();
+        }
+        Ok(())
+    }
+}
+
+fn system(action: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::System { action, source }
+}
