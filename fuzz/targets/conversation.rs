@@ -27,7 +27,7 @@ fuzz_target!(|input: &[u8]| {
     let (key, client) =
         FlowKey::between(([10, 0, 0, 2], 43_122).into(), ([10, 0, 0, 1], port).into(), protocol);
     let mut talk = Talk {
-        engine: Engine::new(Limits { memory_bytes: MEMORY_BYTES }),
+        engine: Engine::new(Limits { memory_bytes: MEMORY_BYTES, ..Limits::default() }),
         key,
         next: [1, 1],
         now_ns: 0,

@@ -4,6 +4,8 @@
 //! `{sql}`, `{parameter}`, `{value}`, `{query}` and `{error}` for what a class
 //! of `--reveal` shows.
 
+mod mysql;
+
 use super::capture::Turn;
 
 pub(crate) struct Dialogue {
@@ -27,6 +29,8 @@ pub(crate) const DIALOGUES: &[Dialogue] = &[
     Dialogue { port: 5432, make: postgresql },
     Dialogue { port: 5432, make: postgresql_extended },
     Dialogue { port: 5432, make: postgresql_copy },
+    Dialogue { port: 3306, make: mysql::queries },
+    Dialogue { port: 3306, make: mysql::executions },
 ];
 
 pub(crate) const CLASSES: [&str; 5] =
