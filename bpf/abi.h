@@ -14,7 +14,7 @@
 #ifndef WEIR_ABI_H
 #define WEIR_ABI_H
 
-#define ABI_VERSION 2
+#define ABI_VERSION 3
 
 /* Where a packet was seen, from the point of view of the device that the
  * program is attached to. At the host side of a container's veth, ingress is
@@ -70,7 +70,8 @@ enum tally_reason {
 	TALLY_FRAGMENT_UNJOINED = 7, /* later fragment, first one unknown */
 	TALLY_TABLE_FULL = 8,	     /* no room in the flow table */
 	TALLY_HEADERS_TOO_DEEP = 9,  /* more VLAN tags or extension headers than we walk */
-	TALLY_REASONS = 10,
+	TALLY_REDIRECT_REFUSED = 10, /* a redirect could not be done; dropped */
+	TALLY_REASONS = 11,
 };
 
 /* One connection, whichever way its packets go: the lower end stands first.
@@ -80,7 +81,8 @@ struct flow_key {
 	__u16 port[2];	/* ICMP echo: both are the identifier. Other ICMP: both are the code */
 	__u8 protocol;	/* IANA protocol number */
 	__u8 icmp_type; /* ICMP only; an echo reply carries the type of its request */
-	__u8 pad[2];
+	__u8 way;	/* enum way, in keys of `translations`; else 0 */
+	__u8 pad;
 };
 
 /* What one hook saw of one direction of a flow. */
@@ -121,6 +123,14 @@ struct flow {
 	__u8 initiator;	   /* which end of the key opened it: 0 or 1 */
 	__u8 midstream;	   /* 1: TCP, and its beginning was not seen */
 	__u8 capture;	   /* enum capture_state */
+	/* The hooks that translate it, by enum way, as flow_point.owner. The client is
+	 * the initiator. 0: it is not translated, and the next three say nothing. */
+	__u64 edge[2];
+	__u32 rule;	       /* that redirected it; 0: none, it only got another port */
+	struct flow_key asked; /* its name as its client sees it */
+	__u8 asked_source;     /* which end of `asked` is the client */
+	__u8 superseded;       /* 1: ended, or hardly begun; its key may be one in `translations` now */
+	__u8 pad[2];
 	/* Counters only ever grow, over all incarnations: user space subtracts
 	 * the base that EVENT_REOPEN gave it. No packet falls between two. */
 	struct flow_direction direction[2];
@@ -250,7 +260,8 @@ struct kernel_losses {
 struct config {
 	__u8 packet_events;
 	__u8 audit;
-	__u8 pad[2];
+	__u8 redirect;
+	__u8 accelerate;
 	__u32 payload_ring_bytes;
 	__u32 turn_bytes_max;
 	__u8 pad_end[4];
@@ -270,6 +281,131 @@ struct fragment {
 	__u16 destination_port;
 	__u8 icmp_type;
 	__u8 pad[3];
+};
+
+/*
+ * Redirects. What follows is written by user space and read by the programs,
+ * except for `translation` and `redirect_counters`.
+ */
+
+/* Matches of one address; targets of one rule. */
+#define REDIRECT_MATCHES 16
+#define REDIRECT_SLOTS 251
+
+struct redirect_match {
+	__u32 rule;
+	__u16 port_first; /* 0 to 65535: all ports, and protocols without */
+	__u16 port_last;
+	__u8 protocol; /* IANA protocol number; 0: any */
+	__u8 limited;  /* 1: only clients that stand in `redirect_clients` */
+	__u8 pad[2];
+};
+
+/* By the address that was asked: the most specific match first, rule 0 after the last. */
+struct redirect_set {
+	struct redirect_match match[REDIRECT_MATCHES];
+};
+
+struct redirect_rule {
+	__u64 expires_ns; /* CLOCK_MONOTONIC; 0: never */
+	__u8 source[16];  /* what the server sees as client; ::: the client itself */
+	__u32 fast_path;  /* 1: past bridge and stack, where both ends are on one bridge */
+	/* Target by hash of the connection. 0: there is none, and it is refused. */
+	__u32 slot[REDIRECT_SLOTS];
+};
+
+struct redirect_target {
+	__u8 address[16];
+	__u16 port_first; /* for the match's first port, and so on; 0: as asked */
+	__u8 pad[2];
+};
+
+/* Longest prefix: 32 bits of rule, then the address. */
+struct redirect_client {
+	__u32 prefix_bits;
+	__u32 rule;
+	__u8 address[16];
+};
+
+/* Where a container's address is. */
+struct place {
+	__u32 ifindex;	      /* the host's end of its veth */
+	__u32 bridge_ifindex; /* or itself, where it is in none */
+	__u8 mac[6];	      /* of the container's end */
+	__u8 pad[2];
+};
+
+struct interface_place {
+	__u32 bridge_ifindex; /* or itself, where it is in none */
+	__u8 host_mac[6];     /* whom a container there speaks to beyond its bridge */
+	__u8 container_side;  /* 1: a container is behind it */
+	__u8 pad;
+};
+
+/* A forged source, as a server behind this veth may ask for it. */
+struct forged_source {
+	__u32 ifindex;
+	__u8 address[16];
+};
+
+/* Why a new connection that a rule is about was not redirected. */
+enum refusal {
+	REFUSED_NO_TARGET = 0,
+	REFUSED_NO_PORT = 1, /* the server would take it for another connection */
+	REFUSED_FLOWS_FULL = 2,
+	REFUSED_TRANSLATIONS_FULL = 3,
+	/* The host or somebody outside asked, and the target is not on this host: not
+	 * dropped, but goes where it was sent. */
+	REFUSED_OUTSIDE = 4,
+	REFUSALS = 5,
+};
+
+struct redirect_counters {
+	__u64 hits; /* connections that were redirected */
+	__u64 refused[REFUSALS];
+};
+
+/* The two directions of a translated connection. */
+enum way {
+	WAY_TO_SERVER = 0,
+	WAY_TO_CLIENT = 1,
+	WAYS = 2,
+};
+
+/* How a translated packet leaves its edge. */
+enum delivery {
+	DELIVERY_ON = 0,      /* as if nothing had happened */
+	DELIVERY_EGRESS = 1,  /* sent at an interface */
+	DELIVERY_INGRESS = 2, /* received at an interface */
+	DELIVERY_PEER = 3,    /* received at the other end of a veth */
+};
+
+/*
+ * What becomes of one direction of a translated connection. Its key is the flow
+ * as its packets name it before they are translated: to the server the flow that
+ * the client sees, to the client the one that the server sees, which is the one
+ * in `flows`.
+ */
+struct translation {
+	struct flow_key other; /* its name afterwards */
+	__u8 source[16];
+	__u8 destination[16];
+	__u64 edge;	   /* the hook where it is done, as flow_point.owner */
+	__u32 address_sum; /* by how much addresses change a checksum: one's complement, */
+	__u32 port_sum;	   /* and ports; both in network order */
+	__u32 rule;
+	__u32 ifindex; /* of delivery */
+	__u16 source_port;
+	__u16 destination_port;
+	__u8 source_mac[6];
+	__u8 destination_mac[6];
+	__u8 set_source_mac; /* 1: the MAC is written */
+	__u8 set_destination_mac;
+	__u8 delivery;	   /* enum delivery */
+	__u8 sender;	   /* which end of its key sends this direction */
+	__u8 other_sender; /* the same of `other` */
+	__u8 set_ports;	   /* 1: ports are written, or an ICMP identifier */
+	__u8 pad[6];
 };
 
 #endif

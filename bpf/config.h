@@ -11,7 +11,15 @@
  * audit: payload of flows that speak a protocol which weir reads (`weir audit`).
  * payload_ring_bytes: size of the ring `payloads`, to tell how full it is.
  * turn_bytes_max: of what one end says before the other one speaks, copy no more
- * than this (0: all). */
+ * than this (0: all).
+ *
+ * redirect: connections are redirected (`weir redirect`). Off for those who only
+ * observe: programs that may write to a packet make sure first that it is theirs
+ * alone, and first packets are looked up in more maps.
+ *
+ * accelerate: packets between two containers of one bridge go past bridge and
+ * stack, also where nothing is redirected. Never by itself: what the host's own
+ * rules (bridge netfilter) say of such packets is then not asked. */
 const volatile struct config config = {};
 
 #endif

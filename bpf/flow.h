@@ -79,8 +79,19 @@ static __always_inline __u32 flow_segment_length(const struct packet *packet)
 	return packet->payload_bytes + !!(packet->tcp_flags & TCP_SYN) + !!(packet->tcp_flags & TCP_FIN);
 }
 
-/* What the first packet says of a flow that begins with it. */
-static __always_inline void flow_begin(struct flow *flow, const struct packet *packet, __u64 owner, __u64 now_ns)
+/* What is to be known of a translated flow, beside its packets. */
+struct flow_origin {
+	__u64 edge[WAYS];
+	struct flow_key asked;
+	__u32 rule;
+	__u8 asked_source;
+	__u8 pad[3];
+};
+
+/* What the first packet says of a flow that begins with it. `origin`: NULL for a
+ * flow that is not translated. */
+static __always_inline void flow_begin(struct flow *flow, const struct packet *packet, __u64 owner, __u64 now_ns,
+				       const struct flow_origin *origin)
 {
 	bool syn = packet->tcp_flags & TCP_SYN, ack = packet->tcp_flags & TCP_ACK;
 
@@ -92,6 +103,16 @@ static __always_inline void flow_begin(struct flow *flow, const struct packet *p
 	flow->initiator = packet->source;
 	flow->midstream = 0;
 	flow->capture = CAPTURE_UNDECIDED;
+	flow->superseded = 0;
+	if (origin) {
+		flow->edge[WAY_TO_SERVER] = origin->edge[WAY_TO_SERVER];
+		flow->edge[WAY_TO_CLIENT] = origin->edge[WAY_TO_CLIENT];
+		flow->rule = origin->rule;
+		flow->asked = origin->asked;
+		flow->asked_source = origin->asked_source;
+	} else {
+		flow->edge[WAY_TO_SERVER] = flow->edge[WAY_TO_CLIENT] = 0;
+	}
 	if (packet->source & 1)
 		flow->direction[1].point[0].owner = owner;
 	else
@@ -232,25 +253,55 @@ static __always_inline void flow_count(struct __sk_buff *skb, struct flow *flow,
 		flow_follow(skb, flow, packet, hook);
 }
 
-/* A flow's first packet: 0, or the reason why there is no entry. */
-static __noinline int flow_open(struct __sk_buff *skb, const struct packet *packet, __u8 hook)
+/* Counts a packet at a hook that it does not pass: it is delivered behind it. */
+static __always_inline void flow_count_delivered(struct flow *flow, const struct packet *packet, __u64 owner)
 {
-	struct flow begun = {};
+	int index = flow_point_find(flow, packet->source, owner);
+	struct flow_point *point;
+
+	if (index == POINT_FURTHER)
+		return;
+	point = &flow->direction[packet->source & 1].point[index & 1];
+	__sync_fetch_and_add(&point->packets, 1);
+	__sync_fetch_and_add(&point->bytes, packet->length_bytes);
+}
+
+/* Room for an entry in the making, which is too much for the stack of those who
+ * redirect. As words, because a lock may not stand in a map of this kind. */
+struct flow_room {
+	__u64 words[sizeof(struct flow) / sizeof(__u64)];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct flow_room);
+	__uint(max_entries, 1);
+} flow_rooms SEC(".maps");
+
+/* A flow's first packet: 0, -EEXIST where the flow is there, else there is no room. */
+static __noinline int flow_open(struct __sk_buff *skb, const struct packet *packet, __u8 hook,
+				const struct flow_origin *origin)
+{
+	struct flow *begun;
+	__u32 index = 0;
 	int error;
 
-	flow_begin(&begun, packet, flow_point_owner(skb, hook), bpf_ktime_get_ns());
-	error = bpf_map_update_elem(&flows, &packet->key, &begun, BPF_NOEXIST);
+	begun = bpf_map_lookup_elem(&flow_rooms, &index);
+	if (!begun)
+		return -ENOMEM;
+	__builtin_memset(begun, 0, sizeof(*begun));
+	flow_begin(begun, packet, flow_point_owner(skb, hook), bpf_ktime_get_ns(), origin);
+	error = bpf_map_update_elem(&flows, &packet->key, begun, BPF_NOEXIST);
 	if (!error)
-		emit_open(skb, packet, hook, &begun);
-	else if (error != -EEXIST /* another CPU was faster: the entry is there */)
-		return TALLY_TABLE_FULL;
-	return 0;
+		emit_open(skb, packet, hook, begun);
+	return error;
 }
 
 /* The entry of a connection that ended begins anew; what it was goes to `before`,
  * if that is wanted. False: another CPU was faster. */
 static __always_inline bool flow_restart(struct flow *flow, const struct packet *packet, __u64 owner, __u64 now_ns,
-					 struct flow *before)
+					 const struct flow_origin *origin, struct flow *before)
 {
 	bool restarted = false;
 
@@ -273,34 +324,35 @@ static __always_inline bool flow_restart(struct flow *flow, const struct packet 
 			direction->turns_looked_at = 0;
 			direction->turn_bytes = 0;
 		}
-		flow_begin(flow, packet, owner, now_ns);
+		flow_begin(flow, packet, owner, now_ns, origin);
 		flow->incarnation++;
 	}
 	bpf_spin_unlock(&flow->lock);
 	return restarted;
 }
 
-/* A connection that ended begins anew with the same addresses and ports. */
-static __noinline void flow_reopen(struct __sk_buff *skb, struct flow *flow, const struct packet *packet, __u8 hook)
+/* A connection that ended begins anew with the same addresses and ports. False:
+ * another CPU was faster. */
+static __noinline bool flow_reopen(struct __sk_buff *skb, struct flow *flow, const struct packet *packet, __u8 hook,
+				   const struct flow_origin *origin)
 {
 	struct event_reopen *record;
 	__u64 now_ns = bpf_ktime_get_ns();
 	__u64 owner = flow_point_owner(skb, hook);
 
 	record = emit_reserve(sizeof(*record), EVENT_REOPEN);
-	if (!record) {
-		/* A way of its own to the end: verifiers to Linux 6.1 forget that a record is
-		 * not null, and would at a second test see one that is never submitted. */
-		flow_restart(flow, packet, owner, now_ns, NULL);
-		return;
-	}
-	if (!flow_restart(flow, packet, owner, now_ns, &record->before)) {
+	/* A way of its own to the end: verifiers to Linux 6.1 forget that a record is
+	 * not null, and would at a second test see one that is never submitted. */
+	if (!record)
+		return flow_restart(flow, packet, owner, now_ns, origin, NULL);
+	if (!flow_restart(flow, packet, owner, now_ns, origin, &record->before)) {
 		bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);
-		return;
+		return false;
 	}
 	record->before.lock.val = 0;
 	emit_open_fill(&record->open, skb, packet, hook, EVENT_REOPEN, flow);
 	emit_submit(record);
+	return true;
 }
 
 #endif

@@ -95,6 +95,103 @@ struct {
 	__uint(max_entries, 262144);
 } captures SEC(".maps");
 
+/*
+ * Redirects. The maps from here to `forged_sources` are written by user space and
+ * read by the programs; each has room for 4,096 rules over a host of 1,000 containers.
+ */
+
+/* By the address that a client asks: which rules are about it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u8[16]);
+	__type(value, struct redirect_set);
+	__uint(max_entries, 16384);
+} redirects SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct redirect_rule);
+	__uint(max_entries, 16384);
+} redirect_rules SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct redirect_target);
+	__uint(max_entries, 16384);
+} redirect_targets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct redirect_client);
+	__type(value, __u8);
+	__uint(max_entries, 65536);
+} redirect_clients SEC(".maps");
+
+/* Every address of every container. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u8[16]);
+	__type(value, struct place);
+	__uint(max_entries, 16384);
+} endpoints SEC(".maps");
+
+/* By ifindex: where redirects are done. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct interface_place);
+	__uint(max_entries, 16384);
+} interfaces SEC(".maps");
+
+/* Addresses that no one has: the container to which the host's own packets go
+ * (ifindex 0: none). */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u8[16]);
+	__type(value, struct place);
+	__uint(max_entries, 16384);
+} virtual_addresses SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct forged_source);
+	__type(value, __u8);
+	__uint(max_entries, 16384);
+} forged_sources SEC(".maps");
+
+/* Made by user space, one for each rule; counted by the programs. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct redirect_counters);
+	__uint(max_entries, 16384);
+} redirect_counters SEC(".maps");
+
+/*
+ * Translated connections: two entries each. Written by the programs; user space
+ * removes them with their flow. Like `flows` it never evicts: a connection for
+ * which there is no room is refused, and counted. User space makes it twice as
+ * large as `flows` when there are redirects.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct flow_key);
+	__type(value, struct translation);
+	__uint(max_entries, 1);
+} translations SEC(".maps");
+
 /* Written by the programs, read by user space through its memory map. */
 struct kernel_losses losses = {};
 

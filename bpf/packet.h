@@ -36,10 +36,12 @@ struct packet {
 	__u32 quote_offset; /* ICMP errors: where the quoted packet begins. 0: none */
 	__u16 source_port;
 	__u16 tcp_window;
+	__u16 ip_offset;	/* of the IP header, from the start of the frame */
+	__u16 transport_offset; /* of what follows it and its extension headers */
 	__u8 tcp_flags;
 	__u8 source;	     /* which end of the key sent it: 0 or 1 */
 	__u8 later_fragment; /* 1: its transport header is in another packet */
-	__u8 pad[5];
+	__u8 ipv6;
 };
 
 struct cursor {
@@ -269,6 +271,7 @@ static __always_inline int packet_parse_ports(struct cursor *cursor, struct pack
 static __always_inline int packet_parse_transport(struct cursor *cursor, struct packet *packet,
 						  const struct ip_layer *ip)
 {
+	__u32 transport_offset = cursor->offset;
 	struct ports ports = {};
 	int result;
 
@@ -281,6 +284,7 @@ static __always_inline int packet_parse_transport(struct cursor *cursor, struct 
 	if (cursor->offset > ip->end)
 		return TALLY_TRUNCATED;
 
+	packet->transport_offset = transport_offset;
 	packet->later_fragment = !!ip->fragment_offset;
 	packet->payload_offset = cursor->offset;
 	packet->payload_bytes = ip->end - cursor->offset;
@@ -427,6 +431,9 @@ static __always_inline int packet_parse_ip(struct cursor *cursor, struct packet 
 	struct ip_layer ip = { .quoted = quoted };
 	int result;
 
+	cursor->offset += zero;
+	packet->ip_offset = cursor->offset;
+	packet->ipv6 = (ethertype == ETHERTYPE_IPV6) | zero;
 	switch (ethertype) {
 	case ETHERTYPE_IPV4:
 		result = packet_parse_ipv4(cursor, &ip);

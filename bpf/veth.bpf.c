@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * TC at the host side of a container's veth, both directions; or at any other
- * interface that the user names. It counts, never changes a packet, and always
- * lets the next program run.
+ * interface that the user names. It counts, and lets the next program run; with
+ * `config.redirect` it also translates what redirect rules are about.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -19,13 +19,16 @@
 #include "emit.h"
 #include "payload.h"
 #include "flow.h"
+#include "redirect.h"
 
-/* TCX_NEXT (6.6) and TC_ACT_UNSPEC have the same number: go on. */
-#define NEXT_PROGRAM -1
+/* Redirects are done between containers, whose devices are Ethernet. */
+#define REDIRECTS(ethernet) (config.redirect && (ethernet))
 
 static __always_inline int observe(struct __sk_buff *skb, __u8 hook, bool ethernet)
 {
 	struct packet packet = { .length_bytes = skb->len };
+	struct redirection redirection = { .delivery = zero, .ifindex = zero, .translated = zero };
+	__u64 owner = flow_point_owner(skb, hook);
 	struct flow *flow;
 	int result;
 
@@ -34,21 +37,41 @@ static __always_inline int observe(struct __sk_buff *skb, __u8 hook, bool ethern
 		goto not_in_a_flow;
 
 	flow = bpf_map_lookup_elem(&flows, &packet.key);
+	if (REDIRECTS(ethernet) && (!flow || redirect_concerns(flow, &packet, owner))) {
+		flow = redirect_toward_server(skb, &packet, hook, flow, &redirection);
+		if (redirection.refused)
+			goto refused;
+	}
 	if (!flow) {
-		result = flow_open(skb, &packet, hook);
-		if (result)
+		result = flow_open(skb, &packet, hook, NULL);
+		if (result && result != -EEXIST /* another CPU was faster: the entry is there */) {
+			result = TALLY_TABLE_FULL;
 			goto not_in_a_flow;
+		}
 		flow = bpf_map_lookup_elem(&flows, &packet.key);
 		if (!flow) {
 			/* User space took it out at this very moment. */
 			result = TALLY_TABLE_FULL;
 			goto not_in_a_flow;
 		}
-	} else if (flow->state >= FLOW_CLOSED && (packet.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN) {
-		flow_reopen(skb, flow, &packet, hook);
+	} else if (flow->state >= FLOW_CLOSED && (packet.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN &&
+		   !redirection.translated) {
+		flow_reopen(skb, flow, &packet, hook, NULL);
 	}
 	flow_count(skb, flow, &packet, hook);
-	return NEXT_PROGRAM;
+	if (!REDIRECTS(ethernet))
+		return NEXT_PROGRAM;
+
+	if (flow->edge[WAY_TO_CLIENT] == owner && packet.source != flow->initiator) {
+		redirect_toward_client(skb, &packet, &redirection);
+		if (redirection.refused)
+			return DROP;
+	}
+	return redirect_deliver(skb, flow, &packet, &redirection);
+
+refused:
+	tally_count(skb, hook, TALLY_REDIRECT_REFUSED);
+	return DROP;
 
 not_in_a_flow:
 	tally_count(skb, hook, result);

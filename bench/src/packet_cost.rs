@@ -153,7 +153,7 @@ fn rows(second: u32) -> Result<Vec<Row>> {
 }
 
 fn load(packet_events: bool) -> Result<Datapath> {
-    Datapath::load(&Options { max_flows: MAX_FLOWS, packet_events, audit: None })
+    Datapath::load(&Options { max_flows: MAX_FLOWS, packet_events, ..Options::default() })
         .context("the programs do not load")
 }
 

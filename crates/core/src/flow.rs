@@ -4,8 +4,10 @@ mod entry;
 mod key;
 mod table;
 mod timeout;
+mod translation;
 
 pub use entry::{CaptureState, Counters, DirectionEntry, FlowEntry, FlowState, Point};
 pub use key::{FlowKey, Protocol, Side};
 pub use table::{EntrySource, Report, Table, Totals};
 pub use timeout::{LINGER_NS, Pressure};
+pub use translation::Translation;

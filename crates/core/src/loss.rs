@@ -26,11 +26,14 @@ pub enum TallyReason {
     TableFull,
     /// More VLAN tags or IPv6 extension headers than weir walks.
     HeadersTooDeep,
+    /// A redirect could not be done: there is no room, no port, no target. The
+    /// packet was dropped.
+    RedirectRefused,
 }
 
 impl TallyReason {
     /// Every reason, in the order of the kernel's numbers, which begin with 1.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Arp,
         Self::NeighborDiscovery,
         Self::NonIp,
@@ -40,6 +43,7 @@ impl TallyReason {
         Self::FragmentUnjoined,
         Self::TableFull,
         Self::HeadersTooDeep,
+        Self::RedirectRefused,
     ];
 
     /// The reason that the kernel wrote as a number.
@@ -61,6 +65,7 @@ impl TallyReason {
             Self::FragmentUnjoined => "fragment_unjoined",
             Self::TableFull => "table_full",
             Self::HeadersTooDeep => "headers_too_deep",
+            Self::RedirectRefused => "redirect_refused",
         }
     }
 

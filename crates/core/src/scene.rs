@@ -328,6 +328,7 @@ mod tests {
                 initiator: Side::High,
                 midstream: false,
                 capture: CaptureState::Undecided,
+                translation: None,
                 directions: [received, sent],
             },
             ends,

@@ -36,6 +36,8 @@ pod!(
     tally,
     tally_key
 );
+pod!(redirect_set, redirect_rule, redirect_target, redirect_client, redirect_counters, translation);
+pod!(place, interface_place, forged_source);
 
 /// The value at the start of `bytes`, or `None` if there are too few.
 pub(crate) fn from_bytes<T: Pod>(bytes: &[u8]) -> Option<T> {

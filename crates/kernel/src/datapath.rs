@@ -17,12 +17,13 @@ use crate::flows::FlowTable;
 use crate::payloads::{Captures, PayloadConsumer, PayloadListener};
 use crate::pins::{Owned, PinDirectory, PinError, Taken};
 use crate::reader::{self, EventBatch, Naps, Reader, ReaderError, SleepFlag};
+use crate::redirects::{RedirectMaps, Redirects};
 use crate::skeleton::abi::types::event_kind;
 use crate::skeleton::veth::{OpenVethSkel, VethSkel, VethSkelBuilder};
 use crate::texts::{RuleTexts, TextsError};
 
 /// What is decided before the programs are loaded.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Entries of the flow table; 1 or more.
     pub max_flows: u32,
@@ -30,6 +31,11 @@ pub struct Options {
     pub packet_events: bool,
     /// Payload of flows that can be understood; none: it costs nothing.
     pub audit: Option<AuditOptions>,
+    /// Redirect connections: see [`crate::Redirects`].
+    pub redirects: bool,
+    /// Packets between two containers of one bridge go past bridge and stack. Only
+    /// with `redirects`, which know where containers are.
+    pub accelerate: bool,
 }
 
 /// How payload is copied.
@@ -214,6 +220,7 @@ impl Datapath {
         Ok(FlowTable::new(
             MapHandle::try_from(&maps.flows).map_err(io::Error::other)?,
             MapHandle::try_from(&maps.tallies).map_err(io::Error::other)?,
+            MapHandle::try_from(&maps.translations).map_err(io::Error::other)?,
         ))
     }
 
@@ -231,6 +238,27 @@ impl Datapath {
     /// No descriptor is left for the process.
     pub fn captures(&self) -> io::Result<Captures> {
         Ok(Captures::new(MapHandle::try_from(&self.skeleton.maps.captures).map_err(io::Error::other)?))
+    }
+
+    /// The maps of the redirects. They do something if [`Options::redirects`] was set.
+    ///
+    /// # Errors
+    /// No descriptor is left for the process.
+    pub fn redirects(&self) -> io::Result<Redirects> {
+        let maps = &self.skeleton.maps;
+        let handle = |map| MapHandle::try_from(map).map_err(io::Error::other);
+        Ok(Redirects::new(RedirectMaps {
+            redirects: handle(&maps.redirects)?,
+            rules: handle(&maps.redirect_rules)?,
+            targets: handle(&maps.redirect_targets)?,
+            clients: handle(&maps.redirect_clients)?,
+            endpoints: handle(&maps.endpoints)?,
+            interfaces: handle(&maps.interfaces)?,
+            virtual_addresses: handle(&maps.virtual_addresses)?,
+            forged_sources: handle(&maps.forged_sources)?,
+            counters: handle(&maps.redirect_counters)?,
+            translations: handle(&maps.translations)?,
+        }))
     }
 
     /// Starts the thread that reads the event ring. `deliver` gets every event, in
@@ -322,6 +350,11 @@ fn open(options: &Options) -> libbpf_rs::Result<OpenVethSkel<'static>> {
             rodata.config.payload_ring_bytes = audit.ring_bytes;
             rodata.config.turn_bytes_max = audit.turn_bytes_max.unwrap_or(0);
         }
+        rodata.config.redirect = u8::from(options.redirects);
+        rodata.config.accelerate = u8::from(options.redirects && options.accelerate);
+    }
+    if options.redirects {
+        open.maps.translations.set_max_entries(options.max_flows.saturating_mul(2))?;
     }
     open.maps
         .payloads

@@ -8,9 +8,10 @@ use std::net::Ipv6Addr;
 use weir_core::capture::PayloadSeen;
 use weir_core::event::{DnsSeen, Event, FlowClosed, FlowOpened, Hook, HookId, PacketSeen, Seen};
 use weir_core::flow::{
-    CaptureState, Counters, DirectionEntry, FlowEntry, FlowKey, FlowState, Point, Protocol, Side,
+    CaptureState, Counters, DirectionEntry, FlowEntry, FlowKey, FlowState, Point, Protocol, Side, Translation,
 };
 use weir_core::loss::TallyReason;
+use weir_core::redirect::RuleId;
 
 use crate::abi;
 
@@ -102,6 +103,19 @@ fn opened(open: &abi::event_open) -> Option<FlowOpened> {
     })
 }
 
+fn rule(number: u32) -> Option<RuleId> {
+    (number != 0).then_some(RuleId(number))
+}
+
+/// What the client sees of a flow, from the entry for what is sent to it.
+pub(crate) fn translation(back: &abi::translation) -> Translation {
+    Translation {
+        rule: rule(back.rule),
+        asked: key(&back.other),
+        client: Side::from_index(back.other_sender).other(),
+    }
+}
+
 pub(crate) fn key(key: &abi::flow_key) -> FlowKey {
     FlowKey {
         addresses: key.address.map(Ipv6Addr::from),
@@ -117,7 +131,8 @@ pub(crate) fn encode_key(key: &FlowKey) -> abi::flow_key {
         port: key.ports,
         protocol: key.protocol.0,
         icmp_type: key.icmp_type,
-        pad: [0; 2],
+        way: 0,
+        pad: 0,
     }
 }
 
@@ -134,6 +149,11 @@ pub(crate) fn entry(flow: &abi::flow) -> Option<FlowEntry> {
         initiator: Side::from_index(flow.initiator),
         midstream: flow.midstream != 0,
         capture: CaptureState::from_number(flow.capture)?,
+        translation: (flow.edge[abi::way::WAY_TO_CLIENT.0 as usize] != 0).then(|| Translation {
+            rule: rule(flow.rule),
+            asked: key(&flow.asked),
+            client: Side::from_index(flow.asked_source),
+        }),
         directions: flow.direction.each_ref().map(|direction| DirectionEntry {
             points: direction.point.each_ref().map(|point| Point {
                 // The lower half is the interface, the next byte the hook.

@@ -8,7 +8,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, libbpf_sys};
 use weir_core::flow::{Counters, FlowEntry, FlowKey};
 use weir_core::loss::Tallies;
 
-use crate::{abi, decode};
+use crate::{abi, decode, translations};
 
 /// Entries read by one system call. 1,024 entries are 280 kB, which stays in a
 /// processor's second-level cache, and more than any hash bucket holds.
@@ -32,11 +32,14 @@ pub enum TableError {
 pub struct FlowTable {
     flows: MapHandle,
     tallies: MapHandle,
+    translations: Option<MapHandle>,
 }
 
 impl FlowTable {
-    pub(crate) fn new(flows: MapHandle, tallies: MapHandle) -> Self {
-        Self { flows, tallies }
+    pub(crate) fn new(flows: MapHandle, tallies: MapHandle, translations: MapHandle) -> Self {
+        // Programs that do not redirect have one that is never written.
+        let translations = (translations.max_entries() > 1).then_some(translations);
+        Self { flows, tallies, translations }
     }
 
     /// The entry of one flow, if there is one.
@@ -52,11 +55,17 @@ impl FlowTable {
         Ok(bytes.and_then(|bytes| decode_entry(&bytes)))
     }
 
-    /// Takes one flow out of the table; the entry as it stood at that moment.
+    /// Takes one flow out of the table, and its translations with it; the entry as
+    /// it stood at that moment.
     ///
     /// # Errors
     /// The kernel refuses to remove.
     pub fn remove(&self, key: &FlowKey) -> Result<Option<FlowEntry>, TableError> {
+        // First: a packet in between is then one of a new connection, for which there is
+        // no name yet, and not of one that is half there.
+        if let Some(translations) = &self.translations {
+            translations::remove(translations, key).map_err(TableError::Remove)?;
+        }
         let raw_key = decode::encode_key(key);
         let mut value = abi::flow::default();
         // SAFETY: key and value have the sizes that the map was made with

@@ -12,8 +12,10 @@ mod flows;
 mod payloads;
 mod pins;
 mod reader;
+mod redirects;
 mod test_run;
 mod texts;
+mod translations;
 
 pub use clock::monotonic_now_ns;
 pub use datapath::{AuditOptions, Datapath, LoadError, Options, ProgramName};
@@ -21,6 +23,7 @@ pub use flows::{FlowTable, TableError};
 pub use payloads::{Captures, CapturesError, PayloadListener};
 pub use pins::{DEFAULT_BPFFS, PinDirectory, PinError};
 pub use reader::ReaderError;
+pub use redirects::{RedirectCounters, RedirectError, Redirects};
 pub use test_run::{TestRun, test_run};
 pub use texts::{RuleTexts, TextsError};
 

@@ -33,13 +33,16 @@ fn info(program: BorrowedFd<'_>) -> libbpf_sys::bpf_prog_info {
 }
 
 const AUDIT: AuditOptions = AuditOptions { ring_bytes: 1 << 20, turn_bytes_max: Some(1 << 20) };
+const OBSERVING: Options =
+    Options { max_flows: 64, packet_events: false, audit: None, redirects: false, accelerate: false };
 
 #[test]
 fn root_programs_stay_within_their_budget() {
     require_root!();
-    for (audit, suffix) in [(None, ""), (Some(AUDIT), ".audit")] {
-        measure(&Options { max_flows: 64, packet_events: false, audit }, suffix);
-    }
+    measure(&OBSERVING, "");
+    measure(&Options { audit: Some(AUDIT), ..OBSERVING }, ".audit");
+    measure(&Options { redirects: true, ..OBSERVING }, ".redirect");
+    measure(&Options { redirects: true, audit: Some(AUDIT), ..OBSERVING }, ".redirect_audit");
 }
 
 /// Against the sections whose names end so.
@@ -60,9 +63,11 @@ fn measure(options: &Options, suffix: &str) {
     }
 }
 
-/// What `--packets` adds is not in the budget, but it must load.
+/// What `--packets` and `--accelerate` add is not in the budget, but it must load.
 #[test]
 fn root_programs_load_with_every_switch_on() {
     require_root!();
-    Datapath::load(&Options { max_flows: 64, packet_events: true, audit: Some(AUDIT) }).unwrap();
+    let audit = Some(AUDIT);
+    let options = Options { max_flows: 64, packet_events: true, redirects: true, accelerate: true, audit };
+    Datapath::load(&options).unwrap();
 }

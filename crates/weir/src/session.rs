@@ -65,7 +65,13 @@ impl Session {
     pub(crate) fn start(plan: Plan<'_>) -> Result<Self, Error> {
         let pinned = plan.pins.and_then(PinDirectory::max_flows);
         let max_flows = plan.max_flows.or(pinned).unwrap_or_else(observe::default_max_flows);
-        let options = Options { max_flows, packet_events: plan.packet_events, audit: None };
+        let options = Options {
+            max_flows,
+            packet_events: plan.packet_events,
+            // State that outlives the process is kept for their sake.
+            redirects: plan.pins.is_some(),
+            ..Options::default()
+        };
         let mut datapath = match plan.pins {
             Some(pins) => Datapath::pinned(&options, pins)?,
             None => Datapath::load(&options)?,

@@ -1,7 +1,7 @@
 //! The kernel's entry for one flow, as read from its table.
 
 use crate::event::{Hook, HookId};
-use crate::flow::Side;
+use crate::flow::{Side, Translation};
 
 /// The life of a flow, as the kernel side follows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -129,6 +129,8 @@ pub struct FlowEntry {
     pub midstream: bool,
     /// Whether its payload is copied.
     pub capture: CaptureState,
+    /// What its client sees, where that is something else.
+    pub translation: Option<Translation>,
     /// What each end sends, by [`Side::index`].
     pub directions: [DirectionEntry; 2],
 }

@@ -30,10 +30,13 @@ impl Pressure {
 /// A flow that was quiet for so long has ended.
 ///
 /// Established TCP: ten minutes; an observer loses nothing by it, for what
-/// speaks again is shown again. The others as Linux's connection tracking has
+/// speaks again is shown again. A translated connection that is forgotten is a
+/// broken one: it stays for the five days of nf_conntrack_tcp_timeout_established,
+/// whatever the pressure. The others as Linux's connection tracking has
 /// them (nf_conntrack_udp_timeout and its kin), where it has one.
 pub(super) fn idle_ns(protocol: Protocol, entry: &FlowEntry, pressure: Pressure) -> u64 {
     let seconds = match (protocol, entry.state, pressure) {
+        (Protocol::TCP, FlowState::Established, _) if entry.translation.is_some() => 5 * 24 * 3600,
         (_, FlowState::New, Pressure::High) => 2,
         (Protocol::TCP, FlowState::Established, Pressure::Low) => 600,
         (Protocol::TCP, FlowState::Established, Pressure::High) => 120,

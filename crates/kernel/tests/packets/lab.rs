@@ -94,26 +94,39 @@ impl Lab {
     /// Runs `test` without events for each packet.
     pub(crate) fn plain(test: impl FnOnce(&mut Self) + Send) {
         static LAB: OnceLock<Mutex<Lab>> = OnceLock::new();
-        Self::shared(&LAB, &Options { max_flows: MAX_FLOWS, packet_events: false, audit: None }, test);
+        Self::shared(
+            &LAB,
+            &Options { max_flows: MAX_FLOWS, packet_events: false, ..Options::default() },
+            test,
+        );
     }
 
     /// Runs `test` with an event for each packet.
     pub(crate) fn with_packet_events(test: impl FnOnce(&mut Self) + Send) {
         static LAB: OnceLock<Mutex<Lab>> = OnceLock::new();
-        Self::shared(&LAB, &Options { max_flows: MAX_FLOWS, packet_events: true, audit: None }, test);
+        Self::shared(
+            &LAB,
+            &Options { max_flows: MAX_FLOWS, packet_events: true, ..Options::default() },
+            test,
+        );
     }
 
     /// Runs `test` with payload copied.
     pub(crate) fn with_payload(test: impl FnOnce(&mut Self) + Send) {
         static LAB: OnceLock<Mutex<Lab>> = OnceLock::new();
         let audit = AuditOptions { ring_bytes: PAYLOAD_RING_BYTES, turn_bytes_max: Some(TURN_BYTES_MAX) };
-        let options = Options { max_flows: MAX_FLOWS, packet_events: false, audit: Some(audit) };
+        let options =
+            Options { max_flows: MAX_FLOWS, packet_events: false, audit: Some(audit), ..Options::default() };
         Self::shared(&LAB, &options, test);
     }
 
     /// Runs `test` with a table of this size.
     pub(crate) fn with_table_of(max_flows: u32, test: impl FnOnce(&mut Self) + Send) {
-        Self::shared(&OnceLock::new(), &Options { max_flows, packet_events: true, audit: None }, test);
+        Self::shared(
+            &OnceLock::new(),
+            &Options { max_flows, packet_events: true, ..Options::default() },
+            test,
+        );
     }
 
     fn shared(lab: &OnceLock<Mutex<Self>>, options: &Options, test: impl FnOnce(&mut Self) + Send) {

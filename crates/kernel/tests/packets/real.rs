@@ -219,7 +219,7 @@ fn root_packets_of_all_shapes_are_counted_as_the_device_counts() {
     ));
     namespace.enter(|| {
         let mut datapath =
-            Datapath::load(&Options { max_flows: 64, packet_events: false, audit: None }).unwrap();
+            Datapath::load(&Options { max_flows: 64, packet_events: false, ..Options::default() }).unwrap();
         let table = datapath.flow_table().unwrap();
         let attacher = Attacher::new(probe().unwrap(), |name| datapath.program(name)).unwrap();
         let _attachment = attacher.attach(index("v0"), true).unwrap();

@@ -11,7 +11,8 @@ use weir_kernel::{Datapath, Options, PinDirectory};
 use weir_testkit::{Bpffs, Daemon, Stream, Topology};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
-pub(crate) const OPTIONS: Options = Options { max_flows: 64, packet_events: false, audit: None };
+pub(crate) const OPTIONS: Options =
+    Options { max_flows: 64, packet_events: false, audit: None, redirects: false, accelerate: false };
 
 const BPFFS: &str = "WEIR_TEST_BPFFS";
 const METHOD: &str = "WEIR_TEST_METHOD";

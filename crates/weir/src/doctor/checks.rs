@@ -103,7 +103,7 @@ pub(super) fn state(pins: &PinDirectory) -> Check {
 pub(super) fn kernel_side() -> (Vec<Check>, Option<Method>) {
     let capabilities = Capabilities::of_this_process();
     let max_flows = crate::observe::default_max_flows();
-    let loaded = Datapath::load(&Options { max_flows, packet_events: false, audit: None });
+    let loaded = Datapath::load(&Options { max_flows, packet_events: false, ..Options::default() });
     let mut checks = vec![permissions(capabilities, loaded.is_ok())];
     let datapath = match loaded {
         Ok(datapath) => datapath,

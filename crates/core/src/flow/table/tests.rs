@@ -62,6 +62,7 @@ fn entry(first_ns: u64, state: FlowState, packets: u64) -> FlowEntry {
         initiator: Side::Low,
         midstream: false,
         capture: CaptureState::Undecided,
+        translation: None,
         directions: [sent, DirectionEntry::default()],
     }
 }

@@ -1,0 +1,9 @@
+//! Redirected connections, packet by packet, through the real programs
+//! (BPF_PROG_TEST_RUN). What comes out is compared with a frame built from scratch
+//! by an implementation that shares nothing with the programs: addresses, ports,
+//! MACs and every checksum.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+mod decisions;
+mod lab;
+mod table;

@@ -1,0 +1,301 @@
+//! Every translation, direction and protocol: what goes in, what comes out.
+
+use weir_core::event::Hook;
+use weir_testkit::packet::Frame;
+use weir_testkit::require_root;
+
+use crate::lab::{
+    API, CLIENT, Container, FAR, HOST, Lab, NEXT, OUTSIDE, OUTSIDE6, REDIRECTED, Rule, VIRTUAL, VIRTUAL6, WEB,
+};
+
+/// A packet at a hook, and what becomes of it.
+struct Step {
+    at: (Container, Hook),
+    before: Frame,
+    verdict: i32,
+    after: Frame,
+}
+
+struct Case {
+    what: String,
+    rule: Rule,
+    steps: Vec<Step>,
+}
+
+/// A transport protocol as the table speaks of it.
+#[derive(Debug, Clone, Copy)]
+enum Transport {
+    Tcp,
+    Udp,
+    Echo,
+    Sctp,
+    Other,
+}
+
+/// A first packet or an answer, with odd and even lengths of payload.
+fn packet(transport: Transport, ends: [(&str, u16); 2], answer: bool, macs: ([u8; 6], [u8; 6])) -> Frame {
+    let [source, destination] = ends;
+    let frame = Frame::between(source.0, destination.0).macs(macs.0, macs.1);
+    let payload: &[u8] = if answer { b"the answer" } else { b"" };
+    match transport {
+        Transport::Tcp => frame
+            .tcp(source.1, destination.1, if answer { "SA" } else { "S" })
+            .tcp_options(&[2, 4, 5, 180, 1, 1, 4, 2]),
+        Transport::Udp => frame.udp(source.1, destination.1).payload(b"odd"),
+        Transport::Echo if answer => frame.echo_reply(destination.1, 1).payload(payload),
+        Transport::Echo => frame.echo_request(source.1, 1).payload(b"ping!"),
+        Transport::Sctp => frame.sctp(source.1, destination.1).payload(&[1, 0, 0, 4]),
+        Transport::Other => frame.raw(47).payload(b"\0\0\x88\x0bsome"),
+    }
+}
+
+/// The four packets of an exchange as client and server see it, by address and port.
+struct Exchange {
+    transport: Transport,
+    client: (&'static str, u16),
+    asked: (&'static str, u16),
+    /// As the server sees them.
+    seen: (&'static str, u16),
+    target: (&'static str, u16),
+}
+
+impl Exchange {
+    fn request(&self, macs: ([u8; 6], [u8; 6])) -> Frame {
+        packet(self.transport, [self.client, self.asked], false, macs)
+    }
+    fn request_seen(&self, macs: ([u8; 6], [u8; 6])) -> Frame {
+        packet(self.transport, [self.seen, self.target], false, macs)
+    }
+    fn answer(&self, macs: ([u8; 6], [u8; 6])) -> Frame {
+        packet(self.transport, [self.target, self.seen], true, macs)
+    }
+    fn answer_seen(&self, macs: ([u8; 6], [u8; 6])) -> Frame {
+        packet(self.transport, [self.asked, self.client], true, macs)
+    }
+}
+
+fn step(at: Container, hook: Hook, before: Frame, verdict: i32, after: Frame) -> Step {
+    Step { at: (at, hook), before, verdict, after }
+}
+
+/// A container asks; the host's bridge or tables carry both directions.
+fn client_edge(what: &str, rule: Rule, exchange: &Exchange, server: Option<Container>, near: bool) -> Case {
+    // Whom it asked: somebody on its bridge, or beyond.
+    let asked_mac = [2, 7, 7, 7, 7, 7];
+    let next = match server {
+        Some(server) if near => server.mac,
+        _ => HOST[0],
+    };
+    let request_seen = exchange.request_seen((CLIENT.mac, next));
+    let answer = exchange.answer((next, CLIENT.mac));
+    let mut steps = vec![step(
+        CLIENT,
+        Hook::Ingress,
+        exchange.request((CLIENT.mac, asked_mac)),
+        NEXT,
+        request_seen.clone(),
+    )];
+    if let Some(server) = server {
+        steps.push(step(server, Hook::Egress, request_seen.clone(), NEXT, request_seen));
+        steps.push(step(server, Hook::Ingress, answer.clone(), NEXT, answer.clone()));
+    }
+    let answer_seen = exchange.answer_seen((next, CLIENT.mac));
+    steps.push(step(CLIENT, Hook::Egress, answer, NEXT, answer_seen));
+    Case { what: what.into(), rule, steps }
+}
+
+const C: (&str, u16) = (CLIENT.ipv4, 40000);
+const C6: (&str, u16) = (CLIENT.ipv6, 40000);
+
+fn same(address: &'static str, number: u16) -> (&'static str, u16) {
+    (address, number)
+}
+
+fn client_cases() -> Vec<Case> {
+    use Transport::{Echo, Other, Sctp, Tcp, Udp};
+    let mut cases = Vec::new();
+    for transport in [Tcp, Udp] {
+        let mut case = |what: &str, rule, client, asked, target, server: Option<Container>, near| {
+            let exchange = Exchange { transport, client, asked, seen: client, target };
+            let what = format!("{what}, {transport:?}");
+            cases.push(client_edge(&what, rule, &exchange, server, near));
+        };
+        let port = |asked, target| Rule::port(asked, target);
+        let (asked, asked6) = ((WEB.ipv4, 8080), (WEB.ipv6, 8080));
+        let (web, web6) = ((WEB.ipv4, 80), (WEB.ipv6, 80));
+        case("another port", port(asked, web), C, asked, web, Some(WEB), true);
+        case("another port, IPv6", port(asked6, web6), C6, asked6, web6, Some(WEB), true);
+        let (api, api6) = ((API.ipv4, 80), (API.ipv6, 80));
+        case("another container", port(asked, api), C, asked, api, Some(API), true);
+        case("another container, IPv6", port(asked6, api6), C6, asked6, api6, Some(API), true);
+        let (api, api6) = ((API.ipv4, 8080), (API.ipv6, 8080));
+        case("the same port", port(asked, api), C, asked, api, Some(API), true);
+        case("the same port, IPv6", port(asked6, api6), C6, asked6, api6, Some(API), true);
+        let (far, far6) = ((FAR.ipv4, 80), (FAR.ipv6, 80));
+        case("another bridge", port(asked, far), C, asked, far, Some(FAR), false);
+        case("another bridge, IPv6", port(asked6, far6), C6, asked6, far6, Some(FAR), false);
+        let (out, out6) = ((OUTSIDE, 443), (OUTSIDE6, 443));
+        case("outside", port(asked, out), C, asked, out, None, false);
+        case("outside, IPv6", port(asked6, out6), C6, asked6, out6, None, false);
+        let (nobody, nobody6) = ((VIRTUAL, 80), (VIRTUAL6, 80));
+        case("a virtual address", port(nobody, api), C, nobody, api, Some(API), true);
+        case("a virtual address, IPv6", port(nobody6, api6), C6, nobody6, api6, Some(API), true);
+        let range = Rule::ports((WEB.ipv4, 8000, 8099), (API.ipv4, 9000));
+        case("a range", range.clone(), C, (WEB.ipv4, 8000), (API.ipv4, 9000), Some(API), true);
+        case("a range's end", range, C, (WEB.ipv4, 8099), (API.ipv4, 9099), Some(API), true);
+    }
+    for (transport, number) in [(Tcp, 8080), (Udp, 1), (Echo, 77), (Sctp, 9), (Other, 0)] {
+        for (client, asked, target) in [(CLIENT.ipv4, WEB.ipv4, API.ipv4), (CLIENT.ipv6, WEB.ipv6, API.ipv6)]
+        {
+            let port = if matches!(transport, Echo) { number } else { 40000 };
+            let exchange = Exchange {
+                transport,
+                client: (client, port),
+                asked: (asked, number),
+                seen: (client, port),
+                target: same(target, number),
+            };
+            let what = format!("an address, {transport:?} from {client}");
+            cases.push(client_edge(&what, Rule::address(asked, target), &exchange, Some(API), true));
+        }
+    }
+    cases
+}
+
+/// The host asks, or somebody outside: the connection is translated where it would
+/// reach whom it asked for, and the host sees the answers come from there.
+fn server_cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for transport in [Transport::Tcp, Transport::Udp] {
+        for (client, web, api, far) in
+            [(OUTSIDE, WEB.ipv4, API.ipv4, FAR.ipv4), (OUTSIDE6, WEB.ipv6, API.ipv6, FAR.ipv6)]
+        {
+            let targets = [
+                ("the same container", WEB, web, NEXT, NEXT, WEB.mac),
+                ("another container", API, api, REDIRECTED, NEXT, HOST[0]),
+                ("another bridge", FAR, far, REDIRECTED, REDIRECTED, HOST[1]),
+            ];
+            for (what, server, target, there, back, gateway) in targets {
+                let exchange = Exchange {
+                    transport,
+                    client: (client, 5000),
+                    asked: (web, 8080),
+                    seen: (client, 5000),
+                    target: (target, 80),
+                };
+                let gateway = if server == WEB { HOST[0] } else { gateway };
+                let seen = exchange.request_seen((HOST[0], server.mac));
+                let mut steps =
+                    vec![step(WEB, Hook::Egress, exchange.request((HOST[0], WEB.mac)), there, seen.clone())];
+                if server != WEB {
+                    steps.push(step(server, Hook::Egress, seen.clone(), NEXT, seen));
+                }
+                steps.push(step(
+                    server,
+                    Hook::Ingress,
+                    exchange.answer((server.mac, gateway)),
+                    back,
+                    exchange.answer_seen((server.mac, HOST[0])),
+                ));
+                cases.push(Case {
+                    what: format!("from outside, {what}, {transport:?} to {target}"),
+                    rule: Rule::port((exchange.asked.0, 8080), exchange.target),
+                    steps,
+                });
+            }
+        }
+    }
+    cases
+}
+
+/// From veth to veth.
+fn direct_cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut case = |what: &str, rule: Rule, exchange: Exchange, server: Container, macs: [[u8; 6]; 2]| {
+        let asked_mac = [2, 7, 7, 7, 7, 7];
+        // [0]: whom the server sees send; [1]: whom the client does.
+        let seen = exchange.request_seen((macs[0], server.mac));
+        let answer_seen = exchange.answer_seen((macs[1], CLIENT.mac));
+        cases.push(Case {
+            what: what.into(),
+            rule,
+            steps: vec![
+                step(
+                    CLIENT,
+                    Hook::Ingress,
+                    exchange.request((CLIENT.mac, asked_mac)),
+                    REDIRECTED,
+                    seen.clone(),
+                ),
+                step(server, Hook::Egress, seen.clone(), NEXT, seen),
+                step(
+                    server,
+                    Hook::Ingress,
+                    exchange.answer((server.mac, asked_mac)),
+                    REDIRECTED,
+                    answer_seen.clone(),
+                ),
+                step(CLIENT, Hook::Egress, answer_seen.clone(), NEXT, answer_seen),
+            ],
+        });
+    };
+    for transport in [Transport::Tcp, Transport::Udp] {
+        let exchange =
+            |seen, target| Exchange { transport, client: C, asked: (WEB.ipv4, 8080), seen, target };
+        let (api, far) = ((API.ipv4, 80), (FAR.ipv4, 80));
+        let asked = (WEB.ipv4, 8080);
+        case("the fast path", Rule::port(asked, api).fast(), exchange(C, api), API, [CLIENT.mac, API.mac]);
+        let forged = ("198.51.100.1", 40000);
+        case(
+            "a forged source",
+            Rule::port(asked, api).source(forged.0),
+            exchange(forged, api),
+            API,
+            [CLIENT.mac, API.mac],
+        );
+        case(
+            "a forged source, another bridge",
+            Rule::port(asked, far).source(forged.0),
+            exchange(forged, far),
+            FAR,
+            [HOST[1], HOST[0]],
+        );
+        // The server sees the address that was asked, for its own it would not answer.
+        let itself = (CLIENT.ipv4, 80);
+        case(
+            "to itself",
+            Rule::port(asked, itself),
+            exchange((WEB.ipv4, 40000), itself),
+            CLIENT,
+            [HOST[0], HOST[0]],
+        );
+    }
+    cases
+}
+
+#[test]
+fn root_every_translation() {
+    require_root!();
+    for case in client_cases().into_iter().chain(server_cases()).chain(direct_cases()) {
+        let what = &case.what;
+        Lab::with(std::slice::from_ref(&case.rule), |lab| {
+            // The first packets make it, the others find it.
+            for round in 0..2 {
+                for (number, step) in case.steps.iter().enumerate() {
+                    let (verdict, frame) = lab.run(step.at.0, step.at.1, &step.before);
+                    let at = format!("{what}: round {round}, step {number}");
+                    assert_eq!(frame, step.after.build(), "{at}");
+                    assert_eq!(verdict, step.verdict, "{at}");
+                }
+            }
+            let flows = lab.flows();
+            assert_eq!(flows.len(), 1, "{what}: {flows:?}");
+            assert!(flows[0].1.translation.is_some(), "{what}");
+            assert_eq!(lab.counters(0).hits, 1, "{what}");
+            assert_eq!(lab.redirects.translations().unwrap().len(), 1, "{what}");
+            // Every packet is counted where it passed.
+            let counted: u64 = flows[0].1.points().map(|(_, _, counters)| counters.packets).sum();
+            assert!(counted >= 2 * case.steps.len() as u64, "{what}: {counted}");
+        });
+    }
+}
