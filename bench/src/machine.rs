@@ -66,6 +66,12 @@ impl Machine {
         })
     }
 
+    /// When, what, and beside which other work.
+    pub(crate) fn line(&self) -> String {
+        let of = |name: &str| self.0.iter().find(|(what, _)| *what == name).map_or("", |(_, which)| which);
+        format!("{}, commit {}, {}", of("date"), of("commit"), of("other work"))
+    }
+
     pub(crate) fn markdown(&self) -> String {
         self.0.iter().fold("| | |\n| --- | --- |\n".to_owned(), |mut text, (what, which)| {
             let _ = writeln!(text, "| {what} | {which} |");

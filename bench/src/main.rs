@@ -12,6 +12,7 @@ mod machine;
 mod memory;
 mod observer;
 mod packet_cost;
+mod parsers;
 mod process;
 mod redirect;
 mod report;
@@ -22,6 +23,7 @@ mod workload;
 
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
@@ -47,7 +49,8 @@ struct Cli {
     /// Everything once and briefly: whether it works, not how fast it is.
     #[arg(long)]
     quick: bool,
-    /// Also write the tables into this page, in the place of those it has.
+    /// Also write the tables into this page, in the place of those it has; with
+    /// --only, in the place of the same sections.
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
 }
@@ -57,6 +60,8 @@ struct Cli {
 enum Section {
     /// One packet in the kernel, with BPF_PROG_TEST_RUN.
     Packet,
+    /// Parsers alone: from segments to exchanges.
+    Parsers,
     /// Throughput and rates between two containers.
     EndToEnd,
     /// Redirects, beside nftables and iptables.
@@ -85,6 +90,8 @@ struct Plan {
     veths: u32,
     new_veths: u32,
     attach_rounds: usize,
+    parser_samples: usize,
+    parser_sample: Duration,
 }
 
 impl Plan {
@@ -105,6 +112,8 @@ impl Plan {
             veths: 1000,
             new_veths: 21,
             attach_rounds: 3,
+            parser_samples: 7,
+            parser_sample: Duration::from_millis(200),
         };
         Ok(if cli.quick {
             Self {
@@ -117,6 +126,8 @@ impl Plan {
                 veths: 50,
                 new_veths: 3,
                 attach_rounds: 1,
+                parser_samples: 1,
+                parser_sample: Duration::from_millis(50),
                 ..full
             }
         } else {
@@ -134,8 +145,9 @@ fn main() -> Result<()> {
     let machine = Machine::here();
     say(&machine.text())?;
     type Measure = fn(&Plan) -> Result<Vec<Table>>;
-    let sections: [(Section, Measure); 7] = [
+    let sections: [(Section, Measure); 8] = [
         (Section::Packet, packet_cost::measure),
+        (Section::Parsers, parsers::measure),
         (Section::EndToEnd, end_to_end::measure),
         (Section::Redirect, redirect::measure),
         (Section::Audit, audit::measure),
@@ -152,7 +164,12 @@ fn main() -> Result<()> {
             }
         }
     }
-    cli.markdown.map_or(Ok(()), |page| report::write_page(&page, &machine, &tables))
+    let Some(page) = cli.markdown else { return Ok(()) };
+    if cli.only.is_empty() {
+        report::write_page(&page, &machine, &tables)
+    } else {
+        report::write_sections(&page, &machine, &tables)
+    }
 }
 
 /// To standard output, at once: a whole run takes ten minutes.

@@ -76,6 +76,31 @@ pub(crate) fn write_page(path: &Path, machine: &Machine, tables: &[Table]) -> Re
     fs::write(path, page).with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// Puts each table in the place of the page's section of the same title, or at
+/// the end, with when it was measured.
+pub(crate) fn write_sections(path: &Path, machine: &Machine, tables: &[Table]) -> Result<()> {
+    let mut page = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    for table in tables {
+        let note = format!("{} Measured apart from the rest: {}.", table.note, machine.line());
+        page = replace_section(&page, &Table { note, ..table.clone() })
+            .with_context(|| format!("cannot write into {}", path.display()))?;
+    }
+    fs::write(path, page).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn replace_section(page: &str, table: &Table) -> Result<String> {
+    let Some((before, after)) = page.split_once(END) else { bail!("it has no line '{END}'") };
+    let heading = format!("### {}\n", table.title);
+    let (earlier, later) = match before.split_once(&heading) {
+        Some((earlier, old)) => {
+            (earlier, old.find("\n### ").and_then(|next| old.get(next + 1..)).unwrap_or_default())
+        }
+        None => (before, ""),
+    };
+    let later = if later.is_empty() { "\n".to_owned() } else { format!("\n{later}") };
+    Ok(format!("{earlier}{}{later}{END}{after}", table.markdown()))
+}
+
 fn replace(page: &str, results: &str) -> Result<String> {
     let Some((before, rest)) = page.split_once(BEGIN) else { bail!("it has no line '{BEGIN}'") };
     let Some((_, after)) = rest.split_once(END) else { bail!("it has no line '{END}'") };
@@ -140,6 +165,19 @@ mod tests {
         assert!(page.contains("| TCP | 63 |\n") && !page.contains("old"), "{page}");
         assert_eq!(replace(&page, &table().markdown()).unwrap(), page);
         assert!(replace("# Title\n", "").is_err());
+    }
+
+    #[test]
+    fn a_section_takes_the_place_of_its_predecessor() {
+        let page = format!("{BEGIN}\n\n### Before\n\nold\n\n{END}\nend\n");
+        let with = replace_section(&page, &table()).unwrap();
+        assert!(
+            with.contains("old\n\n### Cost\n\nBy hand.") && with.ends_with(&format!("|\n\n{END}\nend\n"))
+        );
+        assert_eq!(replace_section(&with, &table()).unwrap(), with);
+        let last = Table { title: "After".into(), ..table() };
+        let three = replace_section(&with, &last).unwrap();
+        assert_eq!(replace_section(&three, &table()).unwrap(), three);
     }
 
     #[test]

@@ -49,8 +49,9 @@ pub struct Redacted {
     pub statements: u32,
     /// Literals stand in the text as they were sent.
     pub revealed: bool,
-    /// It sets a password, or names something like one: values that belong to
-    /// it, in parameters or in errors about it, are never to be shown.
+    /// It sets a password, or (asked only where something may be shown) names
+    /// something like one: values that belong to it, in parameters or in errors
+    /// about it, are never to be shown.
     pub is_secret: bool,
 }
 
@@ -58,16 +59,18 @@ pub struct Redacted {
 /// in statements that set one.
 #[must_use]
 pub fn redact(sql: &[u8], dialect: Dialect) -> Redacted {
-    let mut redacted = Lexer::new(sql, dialect).run();
-    redacted.is_secret |= names_password(&redacted.text);
-    redacted
+    Lexer::new(sql, dialect).run()
 }
 
 /// The same, except for what may be shown. Of statements that set or name a
 /// password no literal ever is.
 #[must_use]
 pub fn redact_but(sql: &[u8], dialect: Dialect, reveal: Reveal) -> Redacted {
-    let redacted = redact(sql, dialect);
+    let mut redacted = redact(sql, dialect);
+    if reveal.is_empty() {
+        return redacted;
+    }
+    redacted.is_secret |= names_password(&redacted.text);
     if !reveal.has(Class::SqlLiterals) || redacted.is_secret {
         return redacted;
     }

@@ -164,8 +164,8 @@ pub(super) fn describe(arguments: &Arguments, reveal: Reveal) -> Command {
     };
     let target = target(&shown, arguments);
     let holds_data = known && keys.is_some_and(Keys::are_of_data);
-    let is_secret = !holds_data || target.as_deref().is_some_and(names_password);
-    let shows_values = reveal.has(Class::RedisValues) && !is_secret;
+    let may_show = !reveal.is_empty() && holds_data && !target.as_deref().is_some_and(names_password);
+    let shows_values = may_show && reveal.has(Class::RedisValues);
     let mut revealed = false;
     let mut text = Text::new(TEXT_BYTES_MAX);
     text.push(&operation);
@@ -195,7 +195,7 @@ pub(super) fn describe(arguments: &Arguments, reveal: Reveal) -> Command {
         operation,
         errors_are_known: known && !is_script,
         revealed,
-        shows_errors: reveal.has(Class::ErrorText) && !is_secret,
+        shows_errors: may_show && reveal.has(Class::ErrorText),
     }
 }
 
