@@ -52,6 +52,7 @@ mod pairs;
 mod postgresql;
 mod redact;
 mod redis;
+mod starttls;
 mod statement;
 mod tls;
 mod websocket;
@@ -75,6 +76,7 @@ pub static PROTOCOLS: &[&Protocol] = &[
     &mysql::PROTOCOL,
     &dns::PROTOCOL,
     &websocket::PROTOCOL,
+    &starttls::PROTOCOL,
 ];
 
 /// The names of all protocols, as they stand in records.

@@ -70,6 +70,9 @@ impl By {
             Self::Service => None,
             Self::Route => {
                 let path = path()?;
+                if request.operation == path {
+                    return Some(path.to_owned()); // gRPC's methods are few
+                }
                 Some(format!("{} {}", request.operation, template(path)))
             }
             Self::Statement if is_sql() => query().map(|query| match request.revealed.is_empty() {

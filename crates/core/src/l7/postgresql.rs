@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 
 use super::{
     Context, Direction, End, Exchange, Gap, Guess, Heads, Parser, Part, Protocol, Resync, Skipped, Start,
-    Step, Times, Transport, Why,
+    Step, Times, Transport, Why, tls,
 };
 use crate::reveal::Reveal;
 use session::Session;
@@ -127,7 +127,11 @@ impl PostgreSql {
         exchange.response = Some(Part::new(times, 1));
         exchange.status = Some(char::from(byte).to_string());
         let step = match byte {
-            b'S' | b'G' => {
+            b'S' => {
+                exchange.ok = Some(true);
+                Some(Step::Switch(1, Some(&tls::PROTOCOL)))
+            }
+            b'G' => {
                 exchange.ok = Some(true);
                 Some(Step::Bypass(Why::Encrypted))
             }

@@ -390,4 +390,4 @@ impl Parser for Tls {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

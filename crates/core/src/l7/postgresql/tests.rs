@@ -219,16 +219,19 @@ fn every_property_holds_for_prepared_statements() {
 
 #[test]
 fn every_property_holds_for_encryption() {
-    let turns = [
-        ask(untyped(80_877_104, b"")),
-        answer(b"N"),
-        ask(untyped(80_877_103, b"")),
-        answer(b"S"),
-        ask(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfcSECRET"),
-        answer(b"\x16\x03\x03\x00\x7aSECRET"),
-    ];
+    let asked = [ask(untyped(80_877_104, b"")), answer(b"N"), ask(untyped(80_877_103, b"")), answer(b"S")];
+    let turns = [asked.to_vec(), tls::tests::old_handshake()].concat();
     harness::check(&PROTOCOL, &turns);
-    all_shown(&turns, &["GSSENCREQUEST | - | N | -/- | 8/1", "SSLREQUEST | - | S | -/- | 8/1"]);
+    all_shown(
+        &turns,
+        &[
+            "GSSENCREQUEST | - | N | -/- | 8/1",
+            "SSLREQUEST | - | S | -/- | 8/1",
+            "hello | shop.example | TLSv1.2 | -/- | 1414/58",
+        ],
+    );
+    let turns = [ask(untyped(80_877_104, b"")), answer(b"G"), ask(b"\0\0\0\x04SECRET")];
+    all_shown(&turns, &["GSSENCREQUEST | - | G | -/- | 8/1"]);
 }
 
 #[test]

@@ -58,7 +58,8 @@ fn hello() -> Vec<u8> {
     ])
 }
 
-fn old_handshake() -> Vec<Turn> {
+/// Of TLS 1.2, for Shop.Example.
+pub(in crate::l7) fn old_handshake() -> Vec<Turn> {
     let certificate = message(11, &[5; 900]);
     let chosen = server_hello([1; 32], 0xc02f, &[alpn(&[b"h2"])]);
     vec![
