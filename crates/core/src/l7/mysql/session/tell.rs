@@ -16,6 +16,8 @@ use crate::sql::error_text;
 const SIGNALS: std::ops::RangeInclusive<u16> = 1_642..=1_646;
 /// A server cuts off longer ones: a quotation mark may be missing.
 const MESSAGE_BYTES_MAX: usize = 511;
+/// Statements that change rows, or find none to change.
+const CHANGING: [&str; 5] = ["DELETE", "INSERT", "LOAD", "REPLACE", "UPDATE"];
 /// What the server says about how it did it, by flag.
 const HINTS: [(u16, &str); 3] =
     [(0x0010, "no_good_index_used"), (0x0020, "no_index_used"), (0x0800, "slow_query")];
@@ -196,7 +198,9 @@ fn sizes(exchange: &mut Exchange, answer: &Answer) {
     if answer.has_rows {
         exchange.set(Attribute::DbResponseReturnedRows, answer.rows);
     }
-    if let Some(affected) = answer.affected.filter(|affected| *affected > 0 || !answer.has_rows) {
+    // Every success says a number.
+    let changes = CHANGING.contains(&exchange.operation.as_str());
+    if let Some(affected) = answer.affected.filter(|affected| *affected > 0 || changes) {
         exchange.set(Attribute::DbAffectedRows, affected);
     }
     if answer.warnings > 0 {
