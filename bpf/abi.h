@@ -264,7 +264,7 @@ struct config {
 	__u8 accelerate;
 	__u32 payload_ring_bytes;
 	__u32 turn_bytes_max;
-	__u8 pad_end[4];
+	__u32 tended_flows;
 };
 
 /* Names later fragments' ports; written by the first one. */

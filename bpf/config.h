@@ -13,6 +13,9 @@
  * turn_bytes_max: of what one end says before the other one speaks, copy no more
  * than this (0: all).
  *
+ * tended_flows: entries of the map `tended`, for programs that outlive their weir
+ * (0: none, they go with it).
+ *
  * redirect: connections are redirected (`weir redirect`). Off for those who only
  * observe: programs that may write to a packet make sure first that it is theirs
  * alone, and first packets are looked up in more maps.

@@ -192,6 +192,24 @@ struct {
 	__uint(max_entries, 1);
 } translations SEC(".maps");
 
+/*
+ * Flows that began while nobody kept the table: see tend.h. Programs only. Half as
+ * many as there are flows (user space sets it), so that the table has room for those
+ * that are older.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct flow_key);
+	__uint(max_entries, 1);
+} tended SEC(".maps");
+
+/* When a process said last that it keeps the table, CLOCK_MONOTONIC. Written by user space. */
+__u64 keeper_ns = 0;
+
+/* The place in `tended` that is next. */
+__u32 tended_next = 0;
+
 /* Written by the programs, read by user space through its memory map. */
 struct kernel_losses losses = {};
 

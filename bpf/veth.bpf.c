@@ -20,6 +20,7 @@
 #include "payload.h"
 #include "flow.h"
 #include "redirect.h"
+#include "tend.h"
 
 /* Redirects are done between containers, whose devices are Ethernet. */
 #define REDIRECTS(ethernet) (config.redirect && (ethernet))
@@ -59,6 +60,8 @@ static __always_inline int observe(struct __sk_buff *skb, __u8 hook, bool ethern
 		flow_reopen(skb, flow, &packet, hook, NULL);
 	}
 	flow_count(skb, flow, &packet, hook);
+	if (tend_is_needed() && tend_begins(flow, &packet, owner))
+		tend_remember(&packet.key);
 	if (!REDIRECTS(ethernet))
 		return NEXT_PROGRAM;
 

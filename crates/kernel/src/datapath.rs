@@ -127,7 +127,7 @@ impl Datapath {
     /// # Errors
     /// Missing privilege, no memory, or a kernel that refuses the programs.
     pub fn load(options: &Options) -> Result<Self, LoadError> {
-        let skeleton = with_log(|| open(options)?.load())?;
+        let skeleton = with_log(|| open(options, 0)?.load())?;
         Ok(Self { reader: None, payload_reader: None, undecodable: Arc::default(), skeleton, owned: None })
     }
 
@@ -144,7 +144,10 @@ impl Datapath {
         match Self::load_pinned(options, &taken) {
             Ok(skeleton) => {
                 let owned = Some(taken.complete()?);
-                Ok(Self { reader: None, payload_reader: None, undecodable: Arc::default(), skeleton, owned })
+                let mut datapath =
+                    Self { reader: None, payload_reader: None, undecodable: Arc::default(), skeleton, owned };
+                datapath.keep();
+                Ok(datapath)
             }
             Err(error) => {
                 taken.abandon();
@@ -154,13 +157,13 @@ impl Datapath {
     }
 
     fn load_pinned(options: &Options, taken: &Taken) -> Result<VethSkel<'static>, PinError> {
-        let mut open = with_log(|| open(options))?;
+        let mut open = with_log(|| open(options, (options.max_flows / 2).max(1)))?;
         let mut new = Vec::new();
         for mut map in open.open_object_mut().maps_mut() {
             let name = map.name().to_string_lossy().into_owned();
-            // Constants and totals (`.rodata`, `.bss`) belong to the programs of one load, payload and
-            // what is wanted of it to the process that reads it.
-            if name.contains('.') || name == "payloads" || name == "captures" {
+            // Constants and totals (`.rodata`, `.bss`) and what the programs care for alone belong to the
+            // programs of one load, payload and what is wanted of it to the process that reads it.
+            if name.contains('.') || ["payloads", "captures", "tended"].contains(&name.as_str()) {
                 continue;
             }
             let path = taken.map(&name);
@@ -186,6 +189,24 @@ impl Datapath {
                 .map_err(|error| PinError::new("read the pinned event ring", io::Error::other(error)))?;
         }
         Ok(skeleton)
+    }
+
+    /// Tells the programs that this process keeps the flow table: takes out of it what has ended. To be told anew
+    /// at least every 10 s; after 30 s without it, pinned programs begin to do that themselves, less exactly.
+    pub fn keep(&mut self) {
+        self.set_keeper_ns(crate::monotonic_now_ns());
+    }
+
+    /// Tells them that it does so no more.
+    pub fn stop_keeping(&mut self) {
+        self.set_keeper_ns(0);
+    }
+
+    fn set_keeper_ns(&mut self, time_ns: u64) {
+        if let Some(bss) = self.skeleton.maps.bss_data.as_deref_mut() {
+            // SAFETY: the kernel lays out an aligned __u64, which the programs read at any time; one store.
+            unsafe { AtomicU64::from_ptr(&raw mut bss.keeper_ns) }.store(time_ns, Ordering::Relaxed);
+        }
     }
 
     /// The state that this process owns, if these maps are pinned.
@@ -337,7 +358,8 @@ impl Datapath {
     }
 }
 
-fn open(options: &Options) -> libbpf_rs::Result<OpenVethSkel<'static>> {
+/// `tended_flows`: so many flows do the programs care for while nobody keeps the table.
+fn open(options: &Options, tended_flows: u32) -> libbpf_rs::Result<OpenVethSkel<'static>> {
     // Lives as long as the process: only the empty shell of an object
     // remains when the skeleton is dropped.
     let storage = Box::leak(Box::new(MaybeUninit::uninit()));
@@ -350,6 +372,7 @@ fn open(options: &Options) -> libbpf_rs::Result<OpenVethSkel<'static>> {
             rodata.config.payload_ring_bytes = audit.ring_bytes;
             rodata.config.turn_bytes_max = audit.turn_bytes_max.unwrap_or(0);
         }
+        rodata.config.tended_flows = tended_flows;
         rodata.config.redirect = u8::from(options.redirects);
         rodata.config.accelerate = u8::from(options.redirects && options.accelerate);
     }
@@ -359,6 +382,7 @@ fn open(options: &Options) -> libbpf_rs::Result<OpenVethSkel<'static>> {
     open.maps
         .payloads
         .set_max_entries(options.audit.map_or(NO_PAYLOAD_RING_BYTES, |audit| audit.ring_bytes))?;
+    open.maps.tended.set_max_entries(tended_flows.max(1))?;
     open.maps.captures.set_max_entries(if options.audit.is_some() { options.max_flows } else { 1 })?;
     Ok(open)
 }

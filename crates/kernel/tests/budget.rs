@@ -4,8 +4,8 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libbpf_rs::libbpf_sys;
-use weir_kernel::{AuditOptions, Datapath, Options, ProgramName};
-use weir_testkit::require_root;
+use weir_kernel::{AuditOptions, Datapath, Options, PinDirectory, ProgramName};
+use weir_testkit::{Bpffs, require_root};
 
 const BUDGET: &str = include_str!("../../../testdata/budget.toml");
 
@@ -45,9 +45,24 @@ fn root_programs_stay_within_their_budget() {
     measure(&Options { redirects: true, audit: Some(AUDIT), ..OBSERVING }, ".redirect_audit");
 }
 
+/// Programs that outlive their weir care for the table: within the same limits.
+#[test]
+fn root_pinned_programs_stay_within_their_budget() {
+    require_root!();
+    let pinned = |options: &Options, suffix| {
+        let bpffs = Bpffs::new();
+        measure_loaded(&Datapath::pinned(options, &PinDirectory::new(bpffs.path())).unwrap(), suffix);
+    };
+    pinned(&Options { redirects: true, ..OBSERVING }, ".redirect");
+    pinned(&Options { redirects: true, audit: Some(AUDIT), ..OBSERVING }, ".redirect_audit");
+}
+
 /// Against the sections whose names end so.
 fn measure(options: &Options, suffix: &str) {
-    let datapath = Datapath::load(options).unwrap();
+    measure_loaded(&Datapath::load(options).unwrap(), suffix);
+}
+
+fn measure_loaded(datapath: &Datapath, suffix: &str) {
     for name in ProgramName::ALL {
         let info = info(datapath.program(name));
         let name = name.to_string();
@@ -70,4 +85,6 @@ fn root_programs_load_with_every_switch_on() {
     let audit = Some(AUDIT);
     let options = Options { max_flows: 64, packet_events: true, redirects: true, accelerate: true, audit };
     Datapath::load(&options).unwrap();
+    let bpffs = Bpffs::new();
+    Datapath::pinned(&options, &PinDirectory::new(bpffs.path())).unwrap();
 }

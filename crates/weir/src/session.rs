@@ -8,7 +8,9 @@ use std::io;
 use std::path::Path;
 
 use clap::Parser;
-use crossbeam_channel::{Receiver, at, bounded, never, select};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, at, bounded, never, select, tick};
 use jiff::tz::TimeZone;
 use weir_core::event::Event;
 use weir_core::filter::NamePattern;
@@ -27,6 +29,9 @@ use crate::signals;
 /// with the ring, room for a burst of 160,000 openings. A full queue holds up the
 /// reader, the ring fills, and the kernel counts what it cannot deliver.
 const BATCHES_QUEUED: usize = 64;
+
+/// How often the pinned programs are told that somebody keeps the table.
+const KEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What is decided before it starts.
 #[derive(Clone)]
@@ -51,6 +56,8 @@ pub(crate) struct Session {
     host: Receiver<HostEvent>,
     _watch: WatchHandle,
     signals: Receiver<i32>,
+    /// When the pinned programs are to hear of this process again.
+    keep: Receiver<Instant>,
     /// What other processes ask, if it answers them.
     messages: Receiver<Message>,
     server: Option<Server>,
@@ -95,6 +102,7 @@ impl Session {
             host,
             _watch: watch,
             signals,
+            keep: if plan.pins.is_some() { tick(KEEP_INTERVAL) } else { never() },
             messages: never(),
             server: None,
             guests: BTreeMap::new(),
@@ -127,6 +135,8 @@ impl Session {
         let result = self.go_on();
         // Nobody is answered any more.
         self.server = None;
+        // The table is the programs' own from here on, if they are pinned.
+        self.datapath.stop_keeping();
         // If nothing is pinned, nothing more is counted from here on; what was is delivered and told.
         self.pipeline.detach();
         let Self { datapath, pipeline, events, .. } = &mut self;
@@ -172,6 +182,7 @@ impl Session {
                     Ok(Message::Gone { id }) => self.leave(id)?,
                     Err(_) => self.messages = never(),
                 },
+                recv(self.keep) -> _ => self.datapath.keep(),
                 recv(self.signals) -> _ => return Ok(()),
                 recv(due) -> _ => {}
             }

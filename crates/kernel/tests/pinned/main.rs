@@ -4,4 +4,5 @@
 mod errors;
 mod host;
 mod takeover;
+mod tend;
 mod texts;

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Flows that begin while no weir keeps the table: the programs take them out
+ * themselves when they have ended.
+ *
+ * User space does it better: it reads the whole table, and tells what it takes
+ * out. But pinned programs outlive it, and a table that nobody clears is full some
+ * day: then no connection is redirected any more.
+ */
+#ifndef WEIR_TEND_H
+#define WEIR_TEND_H
+
+#include "clock.h"
+#include "connect.h"
+#include "flow.h"
+
+#define SECOND_NS 1000000000ULL
+/* A keeper speaks every 10 s. */
+#define KEEPER_SILENT_NS (30 * SECOND_NS)
+/* Places looked at for one that is kept: more go than come. */
+#define TEND_PLACES 2
+
+/* Whether the table has no keeper. Coarse time, which the packet at hand has set. */
+static __always_inline bool tend_is_needed(void)
+{
+	return config.tended_flows &&
+	       *(volatile __u64 *)&clock_tick_ns > *(volatile __u64 *)&keeper_ns + KEEPER_SILENT_NS;
+}
+
+/* Whether this hook counts the first packet of a flow. */
+static __always_inline bool tend_begins(const struct flow *flow, const struct packet *packet, __u64 owner)
+{
+	const struct flow_point *point = &flow->direction[packet->source & 1].point[0];
+
+	return point->owner == owner && point->packets == 1 && packet->source == flow->initiator;
+}
+
+/* As crates/core/src/flow/timeout.rs has it, with less to tell apart: the table is to
+ * last, not to be exact. */
+static __always_inline __u64 tend_idle_ns(const struct flow *flow, __u8 protocol)
+{
+	if (flow->state >= FLOW_CLOSED)
+		return SECOND_NS;
+	if (flow->state != FLOW_ESTABLISHED)
+		return 60 * SECOND_NS;
+	if (protocol != PROTOCOL_TCP)
+		return 120 * SECOND_NS;
+	return flow->edge[WAY_TO_SERVER] ? 5 * 86400 * SECOND_NS : 600 * SECOND_NS;
+}
+
+static __always_inline void tend_take_out(struct flow_key *key)
+{
+	struct translation *back;
+
+	key->way = WAY_TO_CLIENT;
+	back = bpf_map_lookup_elem(&translations, key);
+	key->way = 0;
+	if (back)
+		connect_forget(&back->other, key);
+	bpf_map_delete_elem(&flows, key);
+}
+
+/*
+ * Remembers a flow, in the place of one that has ended and is taken out. Where all
+ * places looked at have a flow that lives, this one is not remembered: it stays until
+ * somebody keeps the table again. Places are taken in turn; should two CPUs write one
+ * at once, neither flow is found by what stands there then.
+ */
+static __noinline void tend_remember(const struct flow_key *begun)
+{
+	__u64 now_ns = *(volatile __u64 *)&clock_tick_ns;
+	bool remembered = false;
+
+#pragma unroll
+	for (int i = 0; i < TEND_PLACES; i++) {
+		__u32 place = tended_next++;
+		struct flow_key *kept, key;
+		struct flow *flow;
+
+		place %= config.tended_flows ?: 1;
+		kept = bpf_map_lookup_elem(&tended, &place);
+		if (!kept)
+			return;
+		key = *kept;
+		flow = bpf_map_lookup_elem(&flows, &key);
+		if (flow && flow->last_ns + tend_idle_ns(flow, key.protocol) > now_ns)
+			continue;
+		if (flow)
+			tend_take_out(&key);
+		if (!remembered)
+			*kept = *begun;
+		remembered = true;
+	}
+}
+
+#endif
