@@ -2,18 +2,20 @@
 //! it is. With it, what the kernel reports becomes a record.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::directory::Directory;
 use crate::endpoint::{Endpoint, Identity};
 use crate::event::{Hook, HookId, PacketSeen};
-use crate::flow::{Counters, FlowEntry, FlowKey, Protocol, Report, Side};
+use crate::flow::{Counters, FlowEntry, FlowKey, Protocol, Report, Side, Translation};
 use crate::l7::Found;
 use crate::record::{
-    FlowRecord, InterfaceCounters, Matched, PacketDirection, PacketRecord, RequestRecord, Verdict,
-    tcp_flag_letters,
+    FlowRecord, InterfaceCounters, Matched, PacketDirection, PacketRecord, RequestRecord, Translated,
+    Verdict, tcp_flag_letters,
 };
+use crate::redirect::RuleId;
 use crate::reveal::Class;
 
 /// From the kernel's clock to the calendar.
@@ -57,6 +59,9 @@ pub struct Scene {
     pub devices: HashMap<u32, Device>,
     /// The calendar.
     pub clock: Clock,
+    /// Names of rules by their numbers, those that are gone included: connections
+    /// outlive them.
+    pub rules: HashMap<u32, Arc<str>>,
 }
 
 impl Scene {
@@ -82,6 +87,15 @@ impl Scene {
             Side::Low => (low, high),
             Side::High => (high, low),
         };
+        let (client, server, translated) = match &entry.translation {
+            Some(translation) => {
+                let (seen_client, seen_server) =
+                    self.as_the_client_sees(translation, &client, &server, time_ns);
+                (seen_client, seen_server, Some(Box::new(Translated { client, server })))
+            }
+            None => (client, server, None),
+        };
+        let rule = entry.translation.and_then(|translation| translation.rule).map(RuleId::number);
         let sent = &entry.directions[entry.initiator.index()];
         let received = &entry.directions[entry.initiator.other().index()];
         let delivered = |direction: &crate::flow::DirectionEntry| {
@@ -96,9 +110,9 @@ impl Scene {
             protocol: key.protocol,
             icmp_type: key.protocol.is_icmp().then_some(key.icmp_type),
             state,
-            verdict: Verdict::Forwarded,
-            rule: None,
-            translated: None,
+            verdict: if rule.is_some() { Verdict::Redirected } else { Verdict::Forwarded },
+            rule: rule.map(|number| self.rule_name(number)),
+            translated,
             midstream: entry.midstream,
             start: self.clock.time(entry.first_ns),
             duration_ms: milliseconds(entry.last_ns.saturating_sub(entry.first_ns)),
@@ -117,6 +131,32 @@ impl Scene {
                 .then(|| [tcp_flag_letters(sent.tcp_flags), tcp_flag_letters(received.tcp_flags)]),
             interfaces: self.interface_counters(entry.points().map(|(_, hook, counters)| (hook, counters))),
         }
+    }
+
+    /// The ends of a translated flow, given what the server sees.
+    fn as_the_client_sees(
+        &mut self,
+        translation: &Translation,
+        client: &Endpoint,
+        server: &Endpoint,
+        time_ns: u64,
+    ) -> (Endpoint, Endpoint) {
+        let Translation { asked, client: side, .. } = translation;
+        let end = |side: Side, identity: Identity| Endpoint {
+            ip: asked.address(side),
+            port: asked.port(side),
+            identity,
+        };
+        let address = asked.address(side.other());
+        let identity = match address == server.ip {
+            true => server.identity.clone(),
+            false => self.directory.identify(address, None, time_ns),
+        };
+        (end(*side, client.identity.clone()), end(side.other(), identity))
+    }
+
+    fn rule_name(&self, number: u32) -> Arc<str> {
+        self.rules.get(&number).cloned().unwrap_or_else(|| number.to_string().into())
     }
 
     /// The record of a request.
@@ -264,8 +304,6 @@ fn milliseconds(ns: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::endpoint::Container;
     use crate::flow::{CaptureState, DirectionEntry, FlowState, Point};
@@ -284,6 +322,7 @@ mod tests {
         Scene {
             directory,
             devices: HashMap::from([(WEB, device("veth-web")), (DB, device("veth-db"))]),
+            rules: HashMap::from([(3, "canary".into())]),
             clock: Clock::new("2026-01-01T00:00:10Z".parse().unwrap(), 10_000_000_000),
         }
     }
@@ -357,6 +396,35 @@ mod tests {
             egress_bytes: egress * 60,
         };
         assert_eq!(record.interfaces, [at("veth-db", 1, 2), at("veth-web", 3, 0)]);
+    }
+
+    /// web asked 10.9.9.9:80, and db:3306 answers it.
+    #[test]
+    fn a_redirected_flow_has_two_names() {
+        let redirected = |number: u32| {
+            let asked = FlowKey {
+                addresses: ["::ffff:10.0.0.2".parse().unwrap(), "::ffff:10.9.9.9".parse().unwrap()],
+                ports: [43122, 80],
+                protocol: Protocol::TCP,
+                icmp_type: 0,
+            };
+            let rule = RuleId::new(number, 1);
+            let mut ends = [None, None];
+            let mut report = report(&mut ends);
+            report.entry.translation = Some(Translation { rule, asked, client: Side::Low });
+            scene().flow_record(report)
+        };
+        let record = redirected(3);
+        assert_eq!(record.client.to_string(), "web:43122");
+        assert_eq!(record.server.to_string(), "world/10.9.9.9:80");
+        let translated = record.translated.unwrap();
+        assert_eq!(translated.client.to_string(), "web:43122");
+        assert_eq!(translated.server.to_string(), "db:3306");
+        assert_eq!((record.verdict, record.rule.as_deref()), (Verdict::Redirected, Some("canary")));
+        assert_eq!(redirected(4).rule.as_deref(), Some("4"), "a rule that is gone");
+        let other_port = redirected(0);
+        assert_eq!((other_port.verdict, other_port.rule), (Verdict::Forwarded, None));
+        assert!(other_port.translated.is_some());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, libbpf_sys};
 use weir_core::flow::{Counters, FlowEntry, FlowKey};
 use weir_core::loss::Tallies;
 
+use crate::pins::PinDirectory;
 use crate::{abi, decode, translations};
 
 /// Entries read by one system call. 1,024 entries are 280 kB, which stays in a
@@ -40,6 +41,21 @@ impl FlowTable {
         // Programs that do not redirect have one that is never written.
         let translations = (translations.max_entries() > 1).then_some(translations);
         Self { flows, tallies, translations }
+    }
+
+    /// That of pinned state, for reading, whoever owns it. `None`: there is no state.
+    ///
+    /// # Errors
+    /// The kernel does not open the maps.
+    pub fn pinned(pins: &PinDirectory) -> Result<Option<Self>, TableError> {
+        if !pins.state().exists() {
+            return Ok(None);
+        }
+        let open = |name: &str| {
+            MapHandle::from_pinned_path(pins.map(name))
+                .map_err(|error| TableError::Read(io::Error::other(error)))
+        };
+        Ok(Some(Self::new(open("flows")?, open("tallies")?, open("translations")?)))
     }
 
     /// The entry of one flow, if there is one.

@@ -11,6 +11,7 @@ use weir_core::redirect::{
     Compiled, CompiledMatch, CompiledRule, InterfacePlace, MATCHES_MAX, Place, RuleId, SLOTS,
 };
 
+use crate::pins::PinDirectory;
 use crate::{abi, translations};
 
 /// Rules cannot be written or read.
@@ -94,6 +95,32 @@ struct Wanted<'maps> {
 impl Redirects {
     pub(crate) fn new(maps: RedirectMaps) -> Self {
         Self { maps }
+    }
+
+    /// Those of pinned state, for reading, whoever owns it. `None`: there is no state.
+    ///
+    /// # Errors
+    /// The kernel does not open the maps.
+    pub fn pinned(pins: &PinDirectory) -> Result<Option<Self>, RedirectError> {
+        if !pins.state().exists() {
+            return Ok(None);
+        }
+        let open = |name: &str| {
+            MapHandle::from_pinned_path(pins.map(name))
+                .map_err(|error| RedirectError::Read { what: "redirects", source: io::Error::other(error) })
+        };
+        Ok(Some(Self::new(RedirectMaps {
+            redirects: open("redirects")?,
+            rules: open("redirect_rules")?,
+            targets: open("redirect_targets")?,
+            clients: open("redirect_clients")?,
+            endpoints: open("endpoints")?,
+            interfaces: open("interfaces")?,
+            virtual_addresses: open("virtual_addresses")?,
+            forged_sources: open("forged_sources")?,
+            counters: open("redirect_counters")?,
+            translations: open("translations")?,
+        })))
     }
 
     /// Makes these the rules, and writes only what differs from those before.

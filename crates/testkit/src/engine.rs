@@ -127,6 +127,14 @@ impl Engine {
         command
     }
 
+    /// `docker ARGS`, to be run by the caller.
+    #[must_use]
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.client();
+        command.args(args);
+        command
+    }
+
     /// Runs `docker ARGS` to its end; what it printed, without the last newline.
     #[track_caller]
     pub fn docker(&self, args: &[&str]) -> String {

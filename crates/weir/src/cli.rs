@@ -2,6 +2,7 @@
 
 mod filters;
 mod output;
+mod redirect;
 mod reveal;
 mod state;
 mod stats;
@@ -13,6 +14,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use filters::{AuditFilterArgs, FilterArgs, expand_not};
 pub use output::{ColorChoice, OutputArgs};
+pub use redirect::{
+    AddArgs, ListArgs, RedirectArgs, RedirectCommand, RedirectHostArgs, RemoveArgs, RuleFormat, ShowArgs,
+};
 pub use reveal::RevealArgs;
 pub use state::StateArgs;
 pub use stats::StatsArgs;
@@ -35,6 +39,8 @@ pub enum Command {
     Observe(Box<ObserveArgs>),
     /// Read requests out of capture files (pcap, pcapng), one line each.
     Read(Box<ReadArgs>),
+    /// Send connections elsewhere: rules for ports and addresses.
+    Redirect(RedirectArgs),
     /// Keep redirects: follow containers, name addresses, answer the other commands.
     Run(RunArgs),
     /// Tell what this host can do, what is missing, and who is attached where.

@@ -15,6 +15,7 @@ pub(crate) use describe::{Described, NetworkMode};
 pub(crate) use session::{Command, EngineEvent, Session};
 
 use client::{Client, EngineError, Version};
+use weir_core::endpoint::Container;
 
 /// What it costs to have no engine, for the user.
 pub(crate) const COST: &str = "Containers go by the id in their cgroup, or by the name of their network \
@@ -92,4 +93,19 @@ pub fn engine_status(choice: &EngineChoice) -> EngineStatus {
     // A name lookup that hangs must not hold up the answer.
     runtime.shutdown_timeout(Duration::from_millis(10));
     status.unwrap_or_else(failed)
+}
+
+/// All containers that the engine has, each with whether it runs; waits at most
+/// some seconds. Without an engine that answers: none.
+pub(crate) fn all(choice: &EngineChoice) -> Vec<(Container, bool)> {
+    if *choice == EngineChoice::None {
+        return Vec::new();
+    }
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return Vec::new();
+    };
+    let found = runtime.block_on(async { Client::find(choice).await?.0.all().await });
+    // A name lookup that hangs must not hold up the answer.
+    runtime.shutdown_timeout(Duration::from_millis(10));
+    found.unwrap_or_default()
 }

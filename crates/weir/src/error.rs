@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use weir_core::filter::FilterError;
+use weir_core::redirect::{RuleError, SyntaxError};
 use weir_kernel::attach::AttachError;
-use weir_kernel::{LoadError, PinError, ReaderError, TableError};
+use weir_kernel::{LoadError, PinError, ReaderError, RedirectError, TableError, TextsError};
 
 use crate::host::WatchError;
 use crate::read::CaptureError;
@@ -51,6 +52,26 @@ pub enum Error {
     /// A capture cannot be read.
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    /// A text that is no part of a redirect rule.
+    #[error(transparent)]
+    Syntax(#[from] SyntaxError),
+    /// A redirect rule that makes no sense here.
+    #[error(transparent)]
+    Rule(#[from] RuleError),
+    /// The kernel's tables of redirects cannot be read or written.
+    #[error(transparent)]
+    Redirect(#[from] RedirectError),
+    /// The table of rules cannot be read or written.
+    #[error(transparent)]
+    Texts(#[from] TextsError),
+    /// A rule that somebody else wrote into the table of rules.
+    #[error("rule number {number} in the kernel's table of rules is none of weir's: {reason}")]
+    GarbledRule {
+        /// Its number.
+        number: u32,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The output cannot be written.
     #[error("cannot write the output: {0}")]
     Output(#[source] io::Error),
@@ -151,6 +172,7 @@ impl Error {
             Self::Ended => {
                 "begin again: what is pinned goes on, and a `weir observe` without it reads on its own"
             }
+            Self::GarbledRule { .. } => "`weir down` removes it, with all other rules",
             Self::Output(source) if source.kind() == io::ErrorKind::StorageFull => {
                 "make room, or write elsewhere"
             }
@@ -169,7 +191,7 @@ impl Error {
     pub fn code(&self) -> u8 {
         match self {
             Self::Answered { code, .. } => *code,
-            Self::Usage(_) | Self::Filter(_) | Self::UnknownName(_) => 2,
+            Self::Usage(_) | Self::Filter(_) | Self::UnknownName(_) | Self::Syntax(_) | Self::Rule(_) => 2,
             Self::Load(LoadError::NotPermitted(_))
             | Self::Attach(AttachError::NotPermitted { .. })
             | Self::Pin(PinError::NotPermitted { .. }) => 3,

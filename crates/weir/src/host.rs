@@ -25,6 +25,7 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender};
 use thiserror::Error;
 use tokio::sync::oneshot;
+use weir_core::directory::Directory;
 use weir_core::endpoint::Container;
 
 use crate::containers::EngineChoice;
@@ -79,6 +80,23 @@ pub enum HostEvent {
     /// All that is known at the start has been told. Comes once, at the latest
     /// some two seconds after the start: what a slow engine says later follows.
     Ready,
+}
+
+impl HostEvent {
+    /// Has a directory know it, as far as it says who is where.
+    pub(crate) fn tell(self, directory: &mut Directory) {
+        match self {
+            Self::InterfaceGone { ifindex } => directory.set_owner(ifindex, None),
+            Self::HostAddresses(addresses) => directory.set_host_addresses(addresses),
+            Self::Owner { ifindex, container } => directory.set_owner(ifindex, container),
+            Self::Addresses { container, addresses } => {
+                let key = container_key(&container).to_owned();
+                directory.set_container_addresses(&key, container, addresses);
+            }
+            Self::ContainerGone { id } => directory.remove_container(&id),
+            Self::Interface(_) | Self::Notice(_) | Self::Ready => {}
+        }
+    }
 }
 
 /// What tells one container from another: its id, or, where it has none (a

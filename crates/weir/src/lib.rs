@@ -16,6 +16,7 @@ pub mod observe;
 mod outlet;
 pub mod output;
 pub mod read;
+pub mod redirect;
 pub mod run;
 mod session;
 pub mod signals;

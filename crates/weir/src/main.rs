@@ -29,6 +29,7 @@ fn run() -> Result<ExitCode, Error> {
         Command::Observe(arguments) => weir::observe::run(&arguments),
         Command::Read(arguments) => weir::read::run(&arguments),
         Command::Doctor(arguments) => weir::doctor::run(&arguments),
+        Command::Redirect(arguments) => weir::redirect::run(&arguments),
         Command::Run(arguments) => weir::run::run(&arguments),
         Command::Down(arguments) => weir::down::run(&arguments),
     }

@@ -49,6 +49,8 @@ pub fn run(arguments: &ObserveArgs) -> Result<ExitCode, Error> {
         pins: (shares && pins.exists()).then_some(&pins),
         max_flows: arguments.max_flows,
         packet_events: arguments.packets,
+        redirects: false,
+        quiet: false,
         attach: arguments.attach,
         engine: &arguments.engine,
         interfaces,

@@ -27,6 +27,8 @@ pub fn run(arguments: &RunArgs) -> Result<ExitCode, Error> {
         pins: Some(&pins),
         max_flows: arguments.max_flows,
         packet_events: false,
+        redirects: true,
+        quiet: false,
         attach: arguments.attach,
         engine: &arguments.engine,
         interfaces: Vec::new(),

@@ -17,12 +17,13 @@ use weir_core::filter::NamePattern;
 use weir_kernel::attach::Attacher;
 use weir_kernel::{Datapath, Options, PinDirectory};
 
-use crate::cli::{AttachChoice, Cli, Command, ObserveArgs};
+use crate::cli::{AttachChoice, Cli, Command, ObserveArgs, RedirectCommand};
 use crate::containers::EngineChoice;
 use crate::error::Error;
 use crate::host::{self, HostEvent, WatchHandle, WatchOptions};
 use crate::local::{Client, Message, Request, Server};
 use crate::observe::{self, OWN, Observer, Pipeline, Watched};
+use crate::redirect::{self, Follower};
 use crate::signals;
 
 /// Batches of at most 1,024 events between the ring's reader and the pipeline:
@@ -42,6 +43,10 @@ pub(crate) struct Plan<'a> {
     pub(crate) max_flows: Option<u32>,
     /// An event for each packet.
     pub(crate) packet_events: bool,
+    /// It redirects connections, as every weir does whose maps are pinned.
+    pub(crate) redirects: bool,
+    /// It does not say what it watches.
+    pub(crate) quiet: bool,
     pub(crate) attach: AttachChoice,
     pub(crate) engine: &'a EngineChoice,
     /// Interfaces to watch; none: the veths of all containers.
@@ -52,6 +57,7 @@ pub(crate) struct Plan<'a> {
 pub(crate) struct Session {
     datapath: Datapath,
     pipeline: Pipeline,
+    redirects: Option<Follower>,
     events: Receiver<Vec<Event>>,
     host: Receiver<HostEvent>,
     _watch: WatchHandle,
@@ -72,13 +78,10 @@ impl Session {
     pub(crate) fn start(plan: Plan<'_>) -> Result<Self, Error> {
         let pinned = plan.pins.and_then(PinDirectory::max_flows);
         let max_flows = plan.max_flows.or(pinned).unwrap_or_else(observe::default_max_flows);
-        let options = Options {
-            max_flows,
-            packet_events: plan.packet_events,
-            // State that outlives the process is kept for their sake.
-            redirects: plan.pins.is_some(),
-            ..Options::default()
-        };
+        // State that outlives the process is kept for their sake.
+        let redirects = plan.redirects || plan.pins.is_some();
+        let options =
+            Options { max_flows, packet_events: plan.packet_events, redirects, ..Options::default() };
         let mut datapath = match plan.pins {
             Some(pins) => Datapath::pinned(&options, pins)?,
             None => Datapath::load(&options)?,
@@ -94,10 +97,16 @@ impl Session {
             // The pipeline hangs up only when it has read everything.
             let _ = deliver.send(batch);
         })?;
-        let pipeline = Pipeline::new(table, max_flows, Watched::new(attacher, plan.interfaces))?;
+        let mut pipeline = Pipeline::new(table, max_flows, Watched::new(attacher, plan.interfaces))?;
+        pipeline.quiet = plan.quiet;
+        let redirects = match redirects {
+            true => Some(Follower::new(&datapath, plan.engine.clone())?),
+            false => None,
+        };
         Ok(Self {
             datapath,
             pipeline,
+            redirects,
             events,
             host,
             _watch: watch,
@@ -133,6 +142,42 @@ impl Session {
     /// What keeps it from going on; see [`Error`].
     pub(crate) fn run(mut self) -> Result<(), Error> {
         let result = self.go_on();
+        self.end(result)
+    }
+
+    /// Waits until it is known who is there, and all that is there has programs.
+    ///
+    /// # Errors
+    /// What keeps it from starting.
+    pub(crate) fn until_ready(&mut self) -> Result<(), Error> {
+        while !self.pipeline.is_ready() {
+            let event = self.host.recv().map_err(|_| Error::System {
+                action: "cannot watch the host",
+                source: io::ErrorKind::BrokenPipe.into(),
+            })?;
+            self.host_event(event)?;
+        }
+        Ok(())
+    }
+
+    /// Does what is asked of the redirects, wholly or not at all.
+    ///
+    /// # Errors
+    /// It makes no sense, or the kernel refuses.
+    pub(crate) fn redirect(&mut self, request: &redirect::Request) -> Result<redirect::Answer, Error> {
+        let Some(follower) = &mut self.redirects else {
+            return Err(Error::Usage("this weir does not redirect".to_owned()));
+        };
+        let answer = follower.answer(request, self.pipeline.directory())?;
+        self.pipeline.name_rules(follower.names());
+        Ok(answer)
+    }
+
+    /// Ends, and tells what is left to tell. `result`: how it went until now.
+    ///
+    /// # Errors
+    /// How it went, or how it ended.
+    pub(crate) fn end(mut self, result: Result<(), Error>) -> Result<(), Error> {
         // Nobody is answered any more.
         self.server = None;
         // The table is the programs' own from here on, if they are pinned.
@@ -162,7 +207,9 @@ impl Session {
         // A host whose watch has ended has said so; there is nothing to wait for.
         let mut host = self.host.clone();
         while !self.pipeline.is_done() {
-            let due = self.pipeline.next_due().map_or_else(never, at);
+            let follow = self.redirects.as_ref().and_then(Follower::next_due);
+            let due = [self.pipeline.next_due(), follow].into_iter().flatten().min();
+            let due = due.map_or_else(never, at);
             // Who asks before it is known who is there would be told that nobody is.
             let messages = if self.pipeline.is_ready() { self.messages.clone() } else { never() };
             select! {
@@ -173,7 +220,7 @@ impl Session {
                 recv(host) -> event => match event {
                     Ok(event) => {
                         let more = host.try_iter();
-                        std::iter::once(event).chain(more).try_for_each(|event| self.pipeline.host_event(event))?;
+                        std::iter::once(event).chain(more).try_for_each(|event| self.host_event(event))?;
                     }
                     Err(_) => host = never(),
                 },
@@ -187,6 +234,12 @@ impl Session {
                 recv(due) -> _ => {}
             }
             self.pipeline.tick()?;
+            if self.pipeline.is_ready()
+                && let Some(follower) = &mut self.redirects
+            {
+                follower.tick(self.pipeline.directory());
+                self.pipeline.name_rules(follower.names());
+            }
             for id in self.pipeline.done() {
                 self.leave(id)?;
             }
@@ -202,6 +255,7 @@ impl Session {
         let done = match Cli::try_parse_from(arguments) {
             Ok(cli) => match cli.command {
                 Command::Observe(arguments) => self.guest(id, &arguments, request, &client),
+                Command::Redirect(arguments) => self.redirect_for(&arguments.command, &client),
                 _ => Err(Error::Usage("this is not for the weir that runs to do".to_owned())),
             },
             Err(error) => Err(Error::Usage(error.to_string())),
@@ -209,6 +263,19 @@ impl Session {
         if let Err(error) = done {
             client.refuse(&error);
         }
+    }
+
+    fn host_event(&mut self, event: HostEvent) -> Result<(), Error> {
+        if let Some(follower) = &mut self.redirects {
+            follower.changed();
+        }
+        self.pipeline.host_event(event)
+    }
+
+    /// Another process's `weir redirect`.
+    fn redirect_for(&mut self, command: &RedirectCommand, client: &Client) -> Result<(), Error> {
+        let answer = self.redirect(&redirect::Request::new(command))?;
+        redirect::answer_to(client, command, &answer)
     }
 
     /// Another process's `weir observe`.

@@ -13,6 +13,7 @@ use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::Stream;
 use thiserror::Error;
 use tokio::time::timeout;
+use weir_core::endpoint::Container;
 
 use super::EngineChoice;
 use super::address::{Address, candidates};
@@ -168,6 +169,17 @@ impl Client {
         let options = ListContainersOptionsBuilder::new().build();
         let list = self.answer(REQUEST_TIMEOUT, self.docker.list_containers(Some(options))).await?;
         Ok(list.into_iter().filter_map(describe::summary).collect())
+    }
+
+    /// All containers, each with whether it runs.
+    pub(super) async fn all(&self) -> Result<Vec<(Container, bool)>, EngineError> {
+        let options = ListContainersOptionsBuilder::new().all(true).build();
+        let list = self.answer(REQUEST_TIMEOUT, self.docker.list_containers(Some(options))).await?;
+        let described = list.into_iter().filter_map(|summary| {
+            let runs = describe::runs(&summary);
+            Some((describe::summary(summary)?.container, runs))
+        });
+        Ok(described.collect())
     }
 
     /// A container in whatever state, without what only [`Client::inspect`]

@@ -1,6 +1,7 @@
 //! The way of the data: events and table readings in, records out, to one observer or several.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weir_core::directory::Directory;
@@ -14,7 +15,7 @@ use weir_kernel::{FlowTable, TableError, monotonic_now_ns};
 use super::observer::{Observer, Sums};
 use super::watched::Watched;
 use crate::error::Error;
-use crate::host::{HostEvent, container_key};
+use crate::host::HostEvent;
 use crate::notice;
 
 /// Sweeps find what events did not tell, and what is idle, which takes 30 s at
@@ -42,6 +43,8 @@ pub(crate) struct Pipeline {
     /// compose down`), and each look at the table is at all of it.
     gone: Vec<u32>,
     ready: bool,
+    /// Does not say what it watches.
+    pub(crate) quiet: bool,
 }
 
 impl Pipeline {
@@ -51,6 +54,7 @@ impl Pipeline {
         let scene = Scene {
             directory: Directory::default(),
             devices: HashMap::new(),
+            rules: HashMap::new(),
             clock: Clock::new(jiff::Timestamp::now(), monotonic_now_ns()),
         };
         let mut source = KernelTable(source);
@@ -66,6 +70,7 @@ impl Pipeline {
             observers: Observers::default(),
             gone: Vec::new(),
             ready: false,
+            quiet: false,
         })
     }
 
@@ -132,6 +137,16 @@ impl Pipeline {
         self.observers.0.get(&OWN).is_some_and(Observer::is_done)
     }
 
+    /// Who is known to be where.
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.scene.directory
+    }
+
+    /// These are rules' names, by their numbers. Those of before stay known.
+    pub(crate) fn name_rules(&mut self, names: impl Iterator<Item = (u32, Arc<str>)>) {
+        self.scene.rules.extend(names);
+    }
+
     /// When [`Pipeline::tick`] has work, or an observer ends; never, while nothing flows.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let end = self
@@ -164,11 +179,10 @@ impl Pipeline {
     }
 
     pub(crate) fn host_event(&mut self, event: HostEvent) -> Result<(), Error> {
-        let directory = &mut self.scene.directory;
         match event {
             HostEvent::Interface(interface) => {
                 self.scene.devices.insert(interface.ifindex, Watched::device(&interface));
-                if self.watched.interface(&interface)? && self.ready {
+                if self.watched.interface(&interface)? && self.ready && !self.quiet {
                     notice(&format!("watching {} too", interface.name));
                 }
             }
@@ -176,24 +190,20 @@ impl Pipeline {
                 if self.watched.gone(ifindex) {
                     self.gone.push(ifindex);
                 }
-                self.scene.directory.set_owner(ifindex, None);
+                event.tell(&mut self.scene.directory);
             }
-            HostEvent::HostAddresses(addresses) => directory.set_host_addresses(addresses),
-            HostEvent::Owner { ifindex, container } => directory.set_owner(ifindex, container),
-            HostEvent::Addresses { container, addresses } => {
-                let key = container_key(&container).to_owned();
-                directory.set_container_addresses(&key, container, addresses);
-            }
-            HostEvent::ContainerGone { id } => directory.remove_container(&id),
             HostEvent::Notice(text) => notice(&text),
             HostEvent::Ready if !self.ready => {
                 self.ready = true;
                 if let Some(own) = self.observers.0.get(&OWN) {
-                    self.watched.check_names(own.filter(), &directory.containers())?;
+                    self.watched.check_names(own.filter(), &self.scene.directory.containers())?;
                 }
-                notice(&self.greeting());
+                if !self.quiet {
+                    notice(&self.greeting());
+                }
             }
             HostEvent::Ready => {}
+            event => event.tell(&mut self.scene.directory),
         }
         self.observers.check()
     }

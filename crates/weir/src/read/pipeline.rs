@@ -41,6 +41,7 @@ impl Pipeline {
                 directory: Directory::default(),
                 devices: HashMap::new(),
                 // Captures tell the calendar's time.
+                rules: HashMap::new(),
                 clock: Clock::new(Timestamp::UNIX_EPOCH, 0),
             },
             outlet,

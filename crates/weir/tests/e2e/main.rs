@@ -13,5 +13,6 @@ mod life;
 mod names;
 mod output;
 mod protocols;
+mod redirect;
 mod sums;
 mod weir;

@@ -1,0 +1,202 @@
+//! `weir redirect`: rules that send connections elsewhere.
+//!
+//! What is asked goes to the weir that runs, if one does: it keeps the rules and
+//! follows containers. Else this process does it and leaves programs, rules and
+//! connections pinned: they hold, but nobody follows. With `--foreground` nothing
+//! is pinned, and this process follows for as long as it runs.
+
+mod follower;
+mod keeper;
+mod page;
+mod request;
+mod status;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use jiff::Timestamp;
+use weir_core::directory::Directory;
+use weir_core::redirect::{RuleError, Surroundings};
+use weir_kernel::PinDirectory;
+use weir_kernel::attach::remove_pinned;
+
+use crate::cli::{AttachChoice, RedirectArgs, RedirectCommand, expand_not};
+use crate::containers::EngineChoice;
+use crate::error::Error;
+use crate::host::{self, HostEvent, Places, WatchOptions};
+use crate::local::{self, Client};
+use crate::session::{Plan, Session};
+use crate::{kernel_release, notice};
+use keeper::Keeper;
+
+pub(crate) use follower::Follower;
+pub(crate) use request::{Answer, Request};
+
+/// Runs the command.
+///
+/// # Errors
+/// The rule makes no sense, there is none of that name, or what keeps the kernel
+/// from it.
+pub fn run(arguments: &RedirectArgs) -> Result<ExitCode, Error> {
+    kernel_release::check()?;
+    let command = &arguments.command;
+    match command {
+        RedirectCommand::Add(add) if add.foreground => foreground(command),
+        _ => match local::connect(&command.host().state.socket) {
+            Some(weir) => weir.ask(&to_ask(command)?),
+            None => alone(command),
+        },
+    }
+}
+
+/// For a weir that runs: tells another process what came of its request.
+///
+/// # Errors
+/// It cannot be written as JSON.
+pub(crate) fn answer_to(client: &Client, command: &RedirectCommand, answer: &Answer) -> Result<(), Error> {
+    if let Answer::Added(_, warnings) = answer {
+        warnings.iter().for_each(|warning| client.notice(&warning.to_string()));
+    }
+    let text = page::print(command, answer, Timestamp::now())?;
+    // Whoever does not listen any more needs no answer.
+    let _ = client.output().write_all(text.as_bytes());
+    client.end();
+    Ok(())
+}
+
+/// What was typed, for the weir that runs; it is told of this user's SSH
+/// connection, not of that in which it was started itself.
+fn to_ask(command: &RedirectCommand) -> Result<local::Request, Error> {
+    let typed = expand_not(std::env::args_os()).map_err(Error::Usage)?;
+    let mut arguments: Vec<String> =
+        typed.into_iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    if let RedirectCommand::Add(add) = command
+        && !arguments.iter().any(|word| word.starts_with("--ssh-connection"))
+    {
+        arguments.push(format!("--ssh-connection={}", add.ssh_connection.as_deref().unwrap_or_default()));
+    }
+    Ok(local::Request { arguments, color: false, time_zone: None })
+}
+
+/// As long as the command runs, and no longer.
+fn foreground(command: &RedirectCommand) -> Result<ExitCode, Error> {
+    let mut session = Session::start(plan(command, None))?;
+    session.until_ready()?;
+    let answer = session.redirect(&Request::new(command))?;
+    tell(command, &answer)?;
+    notice("in force until this command ends (Ctrl-C)");
+    session.run()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Nobody runs: this process does it, and leaves what it makes.
+fn alone(command: &RedirectCommand) -> Result<ExitCode, Error> {
+    let request = Request::new(command);
+    let host = command.host();
+    let pins = host.state.pins();
+    let keeper = Keeper::pinned(&pins)?;
+    // What is wrong is said before anything is made.
+    let (answer, is_all) = rehearse(&request, keeper, &host.engine)?;
+    if is_all {
+        return tell(command, &answer);
+    }
+    let existed = pins.exists();
+    let done = do_it(&request, command, &pins);
+    if done.is_err() && !existed {
+        // Nothing of what was made for it shall remain. If it cannot be removed
+        // either, the first error says why.
+        let _ = remove_pinned(&pins, false);
+    }
+    let answer = done?;
+    let code = tell(command, &answer)?;
+    if matches!(answer, Answer::Added(..)) {
+        notice(
+            "the rule holds until `weir redirect remove` or `weir down`; it follows containers through restarts and \
+             new addresses only while `weir run` runs",
+        );
+    }
+    Ok(code)
+}
+
+/// What would come of a request, and whether that is all there is to it.
+fn rehearse(
+    request: &Request,
+    keeper: Option<Keeper>,
+    engine: &EngineChoice,
+) -> Result<(Answer, bool), Error> {
+    let rules = keeper.as_ref().map(|keeper| keeper.rules().clone()).unwrap_or_default();
+    match request {
+        Request::Add(draft) => {
+            let mut surroundings = surroundings(engine)?;
+            let answer = match keeper::preview(&rules, draft, &surroundings) {
+                // Perhaps it only does not run.
+                Err(Error::Rule(RuleError::UnknownName { .. })) => {
+                    follower::add_all_containers(&mut surroundings, engine);
+                    keeper::preview(&rules, draft, &surroundings)
+                }
+                answer => answer,
+            };
+            Ok((answer?, draft.dry_run))
+        }
+        Request::List | Request::Show(_) => {
+            let Some(mut keeper) = keeper else {
+                if let Request::Show(name) = request {
+                    rules.find(name)?;
+                }
+                return Ok((Answer::Rules(Vec::new()), true));
+            };
+            let surroundings = surroundings(engine)?;
+            keeper.look(&surroundings);
+            Ok((keeper.answer(request, &surroundings)?, true))
+        }
+        Request::Remove(names) => {
+            names.iter().try_for_each(|name| rules.find(name).map(drop))?;
+            Ok((Answer::Removed(names.clone()), false))
+        }
+        Request::RemoveAll => Ok((Answer::Removed(Vec::new()), rules.is_empty())),
+    }
+}
+
+fn do_it(request: &Request, command: &RedirectCommand, pins: &PinDirectory) -> Result<Answer, Error> {
+    let mut session = Session::start(plan(command, Some(pins)))?;
+    let answer = session.until_ready().and_then(|()| session.redirect(request));
+    session.end(Ok(()))?;
+    answer
+}
+
+fn plan<'a>(command: &'a RedirectCommand, pins: Option<&'a PinDirectory>) -> Plan<'a> {
+    Plan {
+        pins,
+        max_flows: None,
+        packet_events: false,
+        redirects: true,
+        quiet: true,
+        attach: AttachChoice::Auto,
+        engine: &command.host().engine,
+        interfaces: Vec::new(),
+    }
+}
+
+/// Who is on this host now.
+fn surroundings(engine: &EngineChoice) -> Result<Surroundings, Error> {
+    let (events, _watch) = host::watch(WatchOptions { engines: engine.clone() })?;
+    let mut directory = Directory::default();
+    for event in events {
+        match event {
+            HostEvent::Ready => break,
+            event => event.tell(&mut directory),
+        }
+    }
+    Ok(Places::open()?.read(&directory)?)
+}
+
+/// Says what came of it.
+fn tell(command: &RedirectCommand, answer: &Answer) -> Result<ExitCode, Error> {
+    if let Answer::Added(_, warnings) = answer {
+        warnings.iter().for_each(|warning| notice(&warning.to_string()));
+    }
+    let text = page::print(command, answer, Timestamp::now())?;
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(Error::Output)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,247 @@
+//! Keeps the rules: in the kernel as maps, beside it as texts.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use weir_core::redirect::{
+    Compiled, KeptRule, Rule, RuleError, RuleId, RuleSet, SshConnection, Surroundings, Warning,
+};
+use weir_kernel::{Datapath, FlowTable, PinDirectory, Redirects, RuleTexts, monotonic_now_ns};
+
+use super::request::{Answer, Draft, Request, RuleStatus};
+use super::status::{self, Traffic};
+use crate::error::Error;
+
+/// The text under this number is no rule's, but the highest number so far.
+const LAST_NUMBER: u32 = 0;
+
+/// The rules of one datapath. Whoever has it is the only one who writes them.
+pub(crate) struct Keeper {
+    redirects: Redirects,
+    texts: RuleTexts,
+    flows: FlowTable,
+    rules: RuleSet,
+    compiled: Compiled,
+}
+
+impl Keeper {
+    /// Takes over the rules that are in force in this datapath.
+    ///
+    /// # Errors
+    /// Its maps cannot be read.
+    pub(crate) fn open(datapath: &Datapath) -> Result<Self, Error> {
+        let maps = |source| Error::System { action: "cannot open the tables of redirects", source };
+        let redirects = datapath.redirects().map_err(maps)?;
+        Self::new(redirects, datapath.rule_texts()?, datapath.flow_table().map_err(maps)?)
+    }
+
+    /// The rules of pinned state, for looking at: whoever owns that may change
+    /// them. None, where there is no such state.
+    ///
+    /// # Errors
+    /// Its maps cannot be opened or read.
+    pub(crate) fn pinned(pins: &PinDirectory) -> Result<Option<Self>, Error> {
+        let (redirects, texts) = (Redirects::pinned(pins)?, RuleTexts::pinned(pins)?);
+        match (redirects, texts, FlowTable::pinned(pins)?) {
+            (Some(redirects), Some(texts), Some(flows)) => Self::new(redirects, texts, flows).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn new(redirects: Redirects, texts: RuleTexts, flows: FlowTable) -> Result<Self, Error> {
+        let rules = read_rules(&texts)?;
+        Ok(Self { redirects, rules, flows, texts, compiled: Compiled::default() })
+    }
+
+    /// The rules in force.
+    pub(crate) fn rules(&self) -> &RuleSet {
+        &self.rules
+    }
+
+    /// When the next rule ends by itself: CLOCK_MONOTONIC.
+    pub(crate) fn next_expiry_ns(&self) -> Option<u64> {
+        self.rules.iter().map(|(_, kept)| kept.expires_ns).filter(|due| *due != 0).min()
+    }
+
+    /// Containers changed, or some rule's time is over: brings the kernel's maps
+    /// up to date. Says what the user should know.
+    ///
+    /// # Errors
+    /// The kernel refuses. What was in force before is so still, as far as it
+    /// was not replaced yet; the next call completes it.
+    pub(crate) fn follow(&mut self, surroundings: &Surroundings) -> Result<Vec<Warning>, Error> {
+        for number in self.rules.remove_expired(monotonic_now_ns()) {
+            self.texts.remove(number)?;
+        }
+        let (compiled, warnings) = self.rules.compile(surroundings);
+        self.redirects.set(&compiled)?;
+        self.compiled = compiled;
+        Ok(warnings)
+    }
+
+    /// Takes note of where containers are, and writes nothing.
+    pub(crate) fn look(&mut self, surroundings: &Surroundings) {
+        self.compiled = self.rules.compile(surroundings).0;
+    }
+
+    /// Does what is asked, wholly or not at all.
+    ///
+    /// # Errors
+    /// The rule makes no sense, there is no such rule, or the kernel refuses.
+    pub(crate) fn answer(&mut self, request: &Request, surroundings: &Surroundings) -> Result<Answer, Error> {
+        match request {
+            Request::Add(draft) => self.add(draft, surroundings),
+            Request::List => {
+                let traffic = self.traffic()?;
+                let rules = self.rules.iter().map(|(number, kept)| self.status(number, kept, &traffic));
+                Ok(Answer::Rules(rules.collect::<Result<_, _>>()?))
+            }
+            Request::Show(name) => {
+                let (number, kept) = self.rules.find(name)?;
+                Ok(Answer::Rule(Box::new(self.status(number, kept, &self.traffic()?)?)))
+            }
+            Request::Remove(names) => {
+                let found = names.iter().map(|name| self.rules.find(name).map(|(number, _)| number));
+                let numbers = found.collect::<Result<Vec<_>, _>>()?;
+                self.remove(&numbers, surroundings)
+            }
+            Request::RemoveAll => {
+                let numbers: Vec<u32> = self.rules.iter().map(|(number, _)| number).collect();
+                self.remove(&numbers, surroundings)
+            }
+        }
+    }
+
+    fn add(&mut self, draft: &Draft, surroundings: &Surroundings) -> Result<Answer, Error> {
+        let Checked { rules, number, compiled, text, answer } = check(&self.rules, draft, surroundings)?;
+        if !draft.dry_run {
+            // The text first: whoever finds it can compile it anew.
+            self.texts.write(LAST_NUMBER, &rules.last_number().to_string())?;
+            self.texts.write(number, &text)?;
+            if let Err(error) = self.redirects.set(&compiled) {
+                // As it was; if that fails too, the first error says why.
+                let _ = self.redirects.set(&self.compiled);
+                let _ = self.texts.remove(number);
+                return Err(error.into());
+            }
+            (self.rules, self.compiled) = (rules, compiled);
+        }
+        Ok(answer)
+    }
+
+    fn remove(&mut self, numbers: &[u32], surroundings: &Surroundings) -> Result<Answer, Error> {
+        let mut rules = self.rules.clone();
+        let mut removed = Vec::new();
+        for number in numbers {
+            // A name that was given twice is removed once.
+            removed.extend(rules.remove(*number).map(|kept| kept.rule.name.to_string()));
+        }
+        let (compiled, _) = rules.compile(surroundings);
+        self.redirects.set(&compiled)?;
+        self.rules = rules;
+        self.compiled = compiled;
+        for number in numbers {
+            self.texts.remove(*number)?;
+        }
+        Ok(Answer::Removed(removed))
+    }
+
+    fn status(&self, number: u32, kept: &KeptRule, traffic: &Traffic) -> Result<RuleStatus, Error> {
+        let ids = self.compiled.rules.keys().filter(|id| id.number() == number);
+        let counters: Vec<_> = ids.map(|id| self.redirects.counters(*id)).collect::<Result<_, _>>()?;
+        Ok(status::of(number, kept, &self.compiled, counters.into_iter(), traffic))
+    }
+
+    /// What the open connections of each rule have brought.
+    fn traffic(&self) -> Result<Traffic, Error> {
+        let mut traffic = Traffic::default();
+        for (key, translation) in self.redirects.translations()? {
+            let Some(rule) = translation.rule.map(RuleId::number) else { continue };
+            if let Some(entry) = self.flows.read(&key)? {
+                traffic.add(rule, &entry);
+            }
+        }
+        Ok(traffic)
+    }
+}
+
+/// The rules whose texts are these, without those whose time is over.
+///
+/// # Errors
+/// The texts cannot be read, or are not weir's.
+pub(super) fn read_rules(texts: &RuleTexts) -> Result<RuleSet, Error> {
+    let mut kept = BTreeMap::new();
+    let mut last_number = 0;
+    for (number, text) in texts.read()? {
+        let garbled = |reason: String| Error::GarbledRule { number, reason };
+        if number == LAST_NUMBER {
+            last_number = text.parse().map_err(|_| garbled(format!("{text:?} is not a number")))?;
+            continue;
+        }
+        let rule: KeptRule = serde_json::from_str(&text).map_err(|error| garbled(error.to_string()))?;
+        kept.insert(number, rule);
+    }
+    let mut rules = RuleSet::new(kept, last_number);
+    rules.remove_expired(monotonic_now_ns());
+    Ok(rules)
+}
+
+/// What would come of adding a rule to these.
+///
+/// # Errors
+/// It makes no sense, alone, on this host, or beside the others.
+pub(super) fn preview(rules: &RuleSet, draft: &Draft, surroundings: &Surroundings) -> Result<Answer, Error> {
+    check(rules, draft, surroundings).map(|checked| checked.answer)
+}
+
+/// Rules with one more, which makes sense.
+struct Checked {
+    rules: RuleSet,
+    /// Of the new one, and its text.
+    number: u32,
+    text: String,
+    compiled: Compiled,
+    answer: Answer,
+}
+
+fn check(rules: &RuleSet, draft: &Draft, surroundings: &Surroundings) -> Result<Checked, Error> {
+    let mut rules = rules.clone();
+    let rule = Rule {
+        name: draft.name.clone().unwrap_or_else(|| rules.free_name()),
+        protocol: draft.protocol,
+        from: draft.from.clone(),
+        asked: draft.asked.clone(),
+        target: draft.target.clone(),
+        source: draft.source,
+    };
+    rule.check()?;
+    let added = Timestamp::now();
+    let expires = draft.lasts.map(|lasts| {
+        let later = SignedDuration::try_from(lasts).unwrap_or(SignedDuration::MAX);
+        added.saturating_add(later).unwrap_or(Timestamp::MAX)
+    });
+    let kept = KeptRule { rule, added, expires, expires_ns: draft.lasts.map_or(0, expires_ns) };
+    let text = text_of(&kept)?;
+    let number = rules.add(kept.clone())?;
+    let warnings = rules.check(number, surroundings)?;
+    if let Some(ssh) = draft.ssh_connection.as_deref().and_then(SshConnection::parse) {
+        rules.check_ssh(number, surroundings, ssh)?;
+    }
+    let (compiled, _) = rules.compile(surroundings);
+    let status = status::of(number, &kept, &compiled, [].into_iter(), &Traffic::default());
+    Ok(Checked { rules, number, text, compiled, answer: Answer::Added(Box::new(status), warnings) })
+}
+
+fn expires_ns(lasts: Duration) -> u64 {
+    monotonic_now_ns().saturating_add(u64::try_from(lasts.as_nanos()).unwrap_or(u64::MAX))
+}
+
+fn text_of(kept: &KeptRule) -> Result<String, Error> {
+    let text = serde_json::to_string(kept)
+        .map_err(|error| Error::System { action: "cannot write a rule as JSON", source: error.into() })?;
+    match text.len() > RuleTexts::TEXT_BYTES_MAX {
+        true => Err(RuleError::TooLong { max: RuleTexts::TEXT_BYTES_MAX }.into()),
+        false => Ok(text),
+    }
+}

@@ -1,0 +1,177 @@
+//! Rules as people read them.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use weir_core::redirect::SLOTS;
+use weir_core::text::{self, escape};
+
+use super::request::{Answer, RuleStatus, TargetStatus};
+use crate::cli::{RedirectCommand, RuleFormat};
+use crate::error::Error;
+
+/// What is printed for an answer; `now` is what ends of rules are counted from.
+///
+/// # Errors
+/// It cannot be written as JSON.
+pub(super) fn print(command: &RedirectCommand, answer: &Answer, now: Timestamp) -> Result<String, Error> {
+    Ok(match answer {
+        Answer::Added(rule, _) => {
+            let dry_run = matches!(command, RedirectCommand::Add(arguments) if arguments.dry_run);
+            added(rule, dry_run)
+        }
+        Answer::Rules(rules) if format(command) == RuleFormat::Json => json(rules)?,
+        Answer::Rules(rules) => table(rules, now),
+        Answer::Rule(rule) if format(command) == RuleFormat::Json => json(rule)?,
+        Answer::Rule(rule) => page(rule, now),
+        Answer::Removed(names) if names.is_empty() => "There are no rules.\n".to_owned(),
+        Answer::Removed(names) => {
+            names.iter().fold(String::new(), |lines, name| lines + "Removed " + name + ".\n")
+        }
+    })
+}
+
+fn format(command: &RedirectCommand) -> RuleFormat {
+    match command {
+        RedirectCommand::List(arguments) => arguments.output,
+        RedirectCommand::Show(arguments) => arguments.output,
+        RedirectCommand::Add(_) | RedirectCommand::Remove(_) => RuleFormat::Table,
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, Error> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Error::System { action: "cannot write rules as JSON", source: error.into() })?;
+    Ok(text + "\n")
+}
+
+fn added(rule: &RuleStatus, dry_run: bool) -> String {
+    let what = format!("{} ⇒ {}", rule.asked, rule.target);
+    let first = match dry_run {
+        true => format!("{}: {what} would be added; nothing was changed.\n", rule.name),
+        false => format!("{}: {what}\n", rule.name),
+    };
+    escape(first.trim_end()).into_owned() + "\n" + &addresses(rule)
+}
+
+/// One line for each address that a rule stands for.
+fn addresses(rule: &RuleStatus) -> String {
+    let mut lines = String::new();
+    for address in &rule.addresses {
+        let targets: Vec<String> =
+            address.targets.iter().map(|one| target(one, address.targets.len())).collect();
+        let targets = if targets.is_empty() { "nobody: refused".to_owned() } else { targets.join(", ") };
+        let from = match (rule.asked.ports, address.address) {
+            (None, address) => address.to_string(),
+            (Some(ports), std::net::IpAddr::V6(address)) => format!("[{address}]:{ports}"),
+            (Some(ports), address) => format!("{address}:{ports}"),
+        };
+        let is_virtual = if address.is_virtual { " (virtual)" } else { "" };
+        // Writing to a String cannot fail.
+        let _ = writeln!(lines, "  {from}{is_virtual} ⇒ {targets}");
+    }
+    lines
+}
+
+fn target(target: &TargetStatus, count: usize) -> String {
+    let place = match (target.port, target.address) {
+        (None, address) => address.to_string(),
+        (Some(port), std::net::IpAddr::V6(address)) => format!("[{address}]:{port}"),
+        (Some(port), address) => format!("{address}:{port}"),
+    };
+    match count {
+        1 => place,
+        _ => format!("{place} ({} %)", (target.slots * 100 + SLOTS / 2) / SLOTS),
+    }
+}
+
+const COLUMNS: [&str; 9] =
+    ["NAME", "MATCH", "TARGET", "FROM", "PROTOCOL", "HITS", "LIVE", "LIVE BYTES", "ENDS IN"];
+
+fn table(rules: &[RuleStatus], now: Timestamp) -> String {
+    if rules.is_empty() {
+        return "There are no rules.\n".to_owned();
+    }
+    let mut rows = vec![COLUMNS.map(str::to_owned)];
+    rows.extend(rules.iter().map(|rule| {
+        [
+            rule.name.to_string(),
+            rule.asked.to_string(),
+            rule.target.to_string(),
+            rule.from.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+            rule.protocol.clone(),
+            rule.hits.to_string(),
+            rule.live_connections.to_string(),
+            text::bytes(rule.live_bytes),
+            ends_in(rule, now),
+        ]
+        .map(|cell| escape(&cell).into_owned())
+    }));
+    let widths = std::array::from_fn::<usize, 9, _>(|column| {
+        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)
+    });
+    let mut lines = String::new();
+    for row in &rows {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        lines.push_str(cells.join("  ").trim_end());
+        lines.push('\n');
+    }
+    for rule in rules {
+        for note in notes(rule) {
+            let _ = writeln!(lines, "{}: {note}", rule.name);
+        }
+    }
+    lines
+}
+
+/// What is not as it should be.
+fn notes(rule: &RuleStatus) -> Vec<String> {
+    let mut notes = Vec::new();
+    if rule.addresses.is_empty() {
+        notes.push(format!("no effect now: {} is not running", escape(&rule.asked.who.to_string())));
+    }
+    for (reason, count) in &rule.refused {
+        let meaning = match reason.as_str() {
+            "no_target" => "new connections were refused: no target was running",
+            "no_port" => "new connections were refused: the server has too many from these clients",
+            "flows_full" => "new connections were refused: the flow table was full (--max-flows)",
+            "translations_full" => "new connections were refused: the table of translations was full",
+            _ => "connections from outside were not redirected: the target is not on this host",
+        };
+        notes.push(format!("{count} {meaning}"));
+    }
+    notes
+}
+
+fn ends_in(rule: &RuleStatus, now: Timestamp) -> String {
+    let Some(expires) = rule.expires else { return "-".to_owned() };
+    let left = expires.duration_since(now).as_millis_f64();
+    text::duration_ms(left.max(0.0))
+}
+
+fn page(rule: &RuleStatus, now: Timestamp) -> String {
+    let mut lines = format!("{}\n", rule.name);
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(lines, "  {name:<12}{}", escape(&value));
+    };
+    line("match", rule.asked.to_string());
+    line("target", rule.target.to_string());
+    line("protocol", rule.protocol.clone());
+    if let Some(from) = &rule.from {
+        line("from", from.to_string());
+    }
+    if let Some(source) = &rule.source {
+        line("source", source.to_string());
+    }
+    line("added", rule.added.to_string());
+    if rule.expires.is_some() {
+        line("ends in", ends_in(rule, now));
+    }
+    line("hits", rule.hits.to_string());
+    line("live", format!("{} connections, {}", rule.live_connections, text::bytes(rule.live_bytes)));
+    for note in notes(rule) {
+        line("note", note);
+    }
+    lines + &addresses(rule)
+}
