@@ -1,6 +1,7 @@
 //! Two ends talk: any bytes, in any pieces, with holes, overlaps and joins.
 //!
-//! The first byte chooses how the connection begins, the second the server's
+//! The first byte chooses how the connection begins and whether everything that
+//! may be shown is, the second the server's
 //! port (which only decides between guesses). Then come pieces, each ended by
 //! [`MARK`] and a byte that says what happens next.
 #![no_main]
@@ -10,6 +11,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use weir_core::flow::{FlowKey, Protocol, Side};
 use weir_core::l7::{Engine, Found, Limits, PROTOCOLS};
+use weir_core::reveal::{Class, Reveal};
 use weir_core::stream::Segment;
 
 const MARK: &[u8] = &[0x01, 0xd5, 0xca];
@@ -26,8 +28,9 @@ fuzz_target!(|input: &[u8]| {
     let protocol = if udp { Protocol::UDP } else { Protocol::TCP };
     let (key, client) =
         FlowKey::between(([10, 0, 0, 2], 43_122).into(), ([10, 0, 0, 1], port).into(), protocol);
+    let reveal = if begin & 4 == 0 { Reveal::NOTHING } else { Class::ALL.into_iter().collect() };
     let mut talk = Talk {
-        engine: Engine::new(Limits { memory_bytes: MEMORY_BYTES, ..Limits::default() }),
+        engine: Engine::new(Limits { memory_bytes: MEMORY_BYTES, ..Limits::default() }).revealing(reveal),
         key,
         next: [1, 1],
         now_ns: 0,

@@ -182,11 +182,12 @@ impl Frames {
         if let Outcome::Bypass(why) = result {
             return Step::Bypass(why);
         }
-        let failed = !matches!(fed, Some(Ok(())));
-        let broken = broken || failed;
+        let mut broken = broken || !matches!(fed, Some(Ok(())));
         let left = left - now;
         if let Some(stream) = &mut self.streams[direction.index()] {
-            if failed {
+            // As above: a long row may have begun in this packet.
+            broken |= compressed && stream.lane.skips() >= left_content;
+            if broken {
                 stream.decoder = Decoder::default();
             }
             stream.at = At::Content { compressed, left, content: left_content, broken };

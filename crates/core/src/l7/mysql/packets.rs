@@ -50,9 +50,6 @@ impl Parser for Packets {
         if self.session.streams() {
             return Step::Bypass(Why::NoRequests);
         }
-        if direction == Direction::ToServer && self.session.waits_for_greeting() {
-            return Step::WaitPeer;
-        }
         if direction == Direction::ToClient && self.session.is_adrift() {
             return Step::Desync;
         }

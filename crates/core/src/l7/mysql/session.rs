@@ -173,11 +173,6 @@ impl Session {
         matches!(self.answering, Answering::Adrift)
     }
 
-    /// Whether the client's first packet must wait for the server's.
-    pub(super) fn waits_for_greeting(&self) -> bool {
-        self.login && matches!(self.answering, Answering::Greeting)
-    }
-
     pub(super) fn awaits_login(&self) -> bool {
         self.login
     }

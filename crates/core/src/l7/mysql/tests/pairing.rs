@@ -34,6 +34,17 @@ fn a_late_join_pairs_what_it_can_be_sure_of() {
 }
 
 #[test]
+fn of_a_client_alone_everything_is_told_without_answers() {
+    let mut played = Played::new(&PROTOCOL);
+    played.data(ToServer, &packet(1, login_body(OLD)));
+    played.data(ToServer, &select("a")).data(ToServer, &select("b")).finish(End::Fin);
+    assert_eq!(
+        pairs(&played.exchanges),
+        [("shop", true, false), ("SELECT a FROM t", true, false), ("SELECT b FROM t", true, false)]
+    );
+}
+
+#[test]
 fn a_hole_in_a_row_changes_nothing() {
     let mut played = Played::new(&PROTOCOL);
     played.turns(&hello(OLD)).data(ToServer, &select("a"));
