@@ -15,4 +15,5 @@ mod output;
 mod protocols;
 mod redirect;
 mod sums;
+mod survival;
 mod weir;

@@ -1,0 +1,144 @@
+//! Connections that are open while weir is killed, ended and started again, in one version or another.
+
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use weir_testkit::{require_root, traffic};
+
+use crate::life::{Host, end, kill};
+use crate::weir::{has_port, number};
+
+/// In all; one gigabyte would show no more than that.
+const PIECES: usize = 800;
+
+/// A connection over which data go piece by piece, when they are told to.
+struct Transfer {
+    piece: Vec<u8>,
+    go: SyncSender<()>,
+    quarters: Cell<u32>,
+    sender: JoinHandle<()>,
+    receiver: JoinHandle<Vec<u8>>,
+}
+
+impl Transfer {
+    /// From web to `asked`, where whatever listens at `listener` answers.
+    fn begin(host: &Host, listener: &TcpListener, asked: SocketAddr) -> Self {
+        // No piece looks like itself moved by some bytes.
+        let piece: Vec<u8> = (0..65_536u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let (go, wait) = sync_channel(0);
+        let sent = piece.clone();
+        let mut stream: TcpStream = traffic::connect(host.container("web"), asked);
+        let sender = thread::spawn(move || {
+            while wait.recv().is_ok() {
+                stream.write_all(&sent).unwrap();
+            }
+        });
+        let (mut stream, _) = listener.accept().unwrap();
+        let receiver = thread::spawn(move || {
+            let mut received = Vec::new();
+            stream.read_to_end(&mut received).unwrap();
+            received
+        });
+        Self { piece, go, quarters: Cell::new(0), sender, receiver }
+    }
+
+    /// A quarter of all: returns when most of it is on its way, and some still to be sent.
+    fn quarter(&self) {
+        self.quarters.set(self.quarters.get() + 1);
+        (0..PIECES / 4).for_each(|_| self.go.send(()).unwrap());
+    }
+
+    /// All of it has arrived as it was sent. How many bytes.
+    fn finish(self) -> u64 {
+        drop(self.go);
+        self.sender.join().unwrap();
+        let received = self.receiver.join().unwrap();
+        assert_eq!(received.len(), PIECES * self.piece.len());
+        assert!(received.chunks(self.piece.len()).all(|chunk| chunk == self.piece));
+        received.len() as u64
+    }
+}
+
+fn listen(host: &Host, port: u16) -> TcpListener {
+    host.container("db").enter(|| TcpListener::bind((host.address("db"), port))).unwrap()
+}
+
+/// Killed, taken over, ended, taken over: everything arrives, and all of it is counted in one flow.
+fn a_connection_survives(attach: &str) {
+    let host = Host::new(&["web", "db"]);
+    let run = host.run_with(&["--attach", attach]);
+    let listener = listen(&host, 0);
+    let address = listener.local_addr().unwrap();
+    let transfer = Transfer::begin(&host, &listener, address);
+    transfer.quarter();
+    kill(run);
+    assert_ne!(host.programs(), 0);
+    transfer.quarter();
+    let run = host.run_with(&["--attach", attach]);
+    transfer.quarter();
+    end(run);
+    let run = host.run_with(&["--attach", attach]);
+    assert_eq!(host.programs(), 2, "replaced, not added");
+    let observer = host.observe(&["--protocol", "tcp"]);
+    transfer.quarter();
+    let bytes = transfer.finish();
+
+    let close = observer
+        .wait_for_record(|record| record["event"] == "close" && has_port(record, "tcp", address.port()));
+    assert!(number(&close["sent_bytes"]) >= bytes, "{close}");
+    assert_eq!(close["midstream"], false, "{close}");
+    observer.finish();
+    end(run);
+}
+
+#[test]
+fn root_a_connection_survives_weirs() {
+    require_root!();
+    a_connection_survives("auto");
+}
+
+#[test]
+fn root_a_connection_survives_weirs_with_clsact() {
+    require_root!();
+    a_connection_survives("clsact");
+}
+
+/// The same with a connection that nobody but the pinned programs can lead to its server.
+#[test]
+fn root_a_redirected_connection_survives_weirs() {
+    require_root!();
+    let host = Host::new(&["web", "db"]);
+    let run = host.run();
+    let asked = SocketAddr::new(host.address("db"), 8080);
+    let add = host.output(&["redirect", "add", "--name", "moved", &asked.to_string(), ":80"]);
+    assert!(add.status.success(), "{add:?}");
+    let listener = listen(&host, 80);
+    let transfer = Transfer::begin(&host, &listener, asked);
+    transfer.quarter();
+    kill(run);
+    transfer.quarter();
+    // Neither old connections nor new ones need a weir.
+    let second = Transfer::begin(&host, &listener, asked);
+    second.quarter();
+    let run = host.run();
+    transfer.quarter();
+    second.quarter();
+    end(run);
+    let run = host.run();
+    let observer = host.observe(&["--protocol", "tcp"]);
+    for transfer in [transfer, second] {
+        while transfer.quarters.get() < 4 {
+            transfer.quarter();
+        }
+        transfer.finish();
+    }
+    let close = |record: &serde_json::Value| record["event"] == "close" && record["rule"] == "moved";
+    observer.wait_for_record(close);
+    assert_eq!(observer.finish().flows(close).len(), 2);
+    let listed = host.output(&["redirect", "list"]);
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("moved"), "{listed:?}");
+    end(run);
+}
