@@ -193,9 +193,8 @@ struct {
 } translations SEC(".maps");
 
 /*
- * Flows that began while nobody kept the table: see tend.h. Programs only. Half as
- * many as there are flows (user space sets it), so that the table has room for those
- * that are older.
+ * Flows that began while nobody kept the table: see tend.h. Programs only. As many
+ * as the table has entries (user space sets it).
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

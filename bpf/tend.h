@@ -17,14 +17,13 @@
 #define SECOND_NS 1000000000ULL
 /* A keeper speaks every 10 s. */
 #define KEEPER_SILENT_NS (30 * SECOND_NS)
-/* Places looked at for one that is kept: more go than come. */
+/* Places looked at for one flow that begins: more go than come. */
 #define TEND_PLACES 2
 
-/* Whether the table has no keeper. Coarse time, which the packet at hand has set. */
+/* Whether the table has no keeper. */
 static __always_inline bool tend_is_needed(void)
 {
-	return config.tended_flows &&
-	       *(volatile __u64 *)&clock_tick_ns > *(volatile __u64 *)&keeper_ns + KEEPER_SILENT_NS;
+	return config.tended_flows && clock_coarse_ns() > *(volatile __u64 *)&keeper_ns + KEEPER_SILENT_NS;
 }
 
 /* Whether this hook counts the first packet of a flow. */
@@ -61,15 +60,16 @@ static __always_inline void tend_take_out(struct flow_key *key)
 }
 
 /*
- * Remembers a flow, in the place of one that has ended and is taken out. Where all
- * places looked at have a flow that lives, this one is not remembered: it stays until
- * somebody keeps the table again. Places are taken in turn; should two CPUs write one
- * at once, neither flow is found by what stands there then.
+ * Remembers a flow, if one has begun, in the place of one that has ended and is taken
+ * out. Places are taken in turn, two for each that begins, so that half of them are
+ * empty where all flows end soon. If both have a flow that lives, the new one is not
+ * remembered: it stays until somebody keeps the table again. Should two CPUs write
+ * one place at once, what stands there then is no flow's key.
  */
 static __noinline void tend_remember(const struct flow_key *begun)
 {
-	__u64 now_ns = *(volatile __u64 *)&clock_tick_ns;
-	bool remembered = false;
+	__u64 now_ns = clock_coarse_ns();
+	bool remembered = !begun;
 
 #pragma unroll
 	for (int i = 0; i < TEND_PLACES; i++) {
@@ -87,7 +87,7 @@ static __noinline void tend_remember(const struct flow_key *begun)
 			continue;
 		if (flow)
 			tend_take_out(&key);
-		if (!remembered)
+		if (!remembered && begun)
 			*kept = *begun;
 		remembered = true;
 	}

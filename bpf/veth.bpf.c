@@ -73,10 +73,15 @@ static __always_inline int observe(struct __sk_buff *skb, __u8 hook, bool ethern
 	return redirect_deliver(skb, flow, &packet, &redirection);
 
 refused:
+	/* For want of room, perhaps. */
+	if (tend_is_needed())
+		tend_remember(NULL);
 	tally_count(skb, hook, TALLY_REDIRECT_REFUSED);
 	return DROP;
 
 not_in_a_flow:
+	if (result == TALLY_TABLE_FULL && tend_is_needed())
+		tend_remember(NULL);
 	tally_count(skb, hook, result);
 	return NEXT_PROGRAM;
 }

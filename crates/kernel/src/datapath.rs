@@ -157,7 +157,7 @@ impl Datapath {
     }
 
     fn load_pinned(options: &Options, taken: &Taken) -> Result<VethSkel<'static>, PinError> {
-        let mut open = with_log(|| open(options, (options.max_flows / 2).max(1)))?;
+        let mut open = with_log(|| open(options, options.max_flows))?;
         let mut new = Vec::new();
         for mut map in open.open_object_mut().maps_mut() {
             let name = map.name().to_string_lossy().into_owned();

@@ -6,7 +6,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use weir_testkit::{require_root, traffic};
+use weir_testkit::require_root;
+use weir_testkit::traffic::{self, EchoServer};
 
 use crate::life::{Host, end, kill};
 use crate::weir::{has_port, number};
@@ -141,4 +142,23 @@ fn root_a_redirected_connection_survives_weirs() {
     let listed = host.output(&["redirect", "list"]);
     assert!(String::from_utf8_lossy(&listed.stdout).contains("moved"), "{listed:?}");
     end(run);
+}
+
+/// Three times as many redirected connections as the table has room for, while no weir runs that would clear it. One that
+/// finds no room is refused, and its client asks again after a second, as TCP does.
+#[test]
+fn root_a_small_table_goes_round_without_a_weir() {
+    require_root!();
+    let host = Host::new(&["web", "db"]);
+    let run = host.run_with(&["--max-flows", "64"]);
+    let asked = SocketAddr::new(host.address("db"), 8080);
+    let add = host.output(&["redirect", "add", &asked.to_string(), ":80"]);
+    assert!(add.status.success(), "{add:?}");
+    let _server = EchoServer::tcp_at(host.container("db"), SocketAddr::new(host.address("db"), 80));
+    end(run);
+    assert_eq!(traffic::tcp_echo(host.container("web"), asked, 192, 100).len(), 192);
+    // The table keeps its size.
+    let other = host.output(&["run", "--max-flows", "128", "--engine", "none"]);
+    let said = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert!(said.contains("has room for 64 flows, not for 128"), "{said}");
 }
