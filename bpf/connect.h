@@ -27,18 +27,21 @@ static __noinline void connect_count(__u32 rule, int result)
 
 /* Takes both directions of a translation out. Either key may stand in the other's
  * entry, which is gone, and perhaps another's, once it is deleted. */
-static __noinline void connect_forget(const struct flow_key *asked, const struct flow_key *translated)
+static __noinline void connect_forget(struct decision *decision, const struct flow_key *asked,
+				      const struct flow_key *translated)
 {
-	struct flow_key there, back;
+	struct flow_key *there, *back;
 
-	if (!asked || !translated)
+	if (!decision || !asked || !translated)
 		return;
-	there = *asked;
-	back = *translated;
-	there.way = WAY_TO_SERVER;
-	back.way = WAY_TO_CLIENT;
-	bpf_map_delete_elem(&translations, &there);
-	bpf_map_delete_elem(&translations, &back);
+	there = &decision->forgotten[WAY_TO_SERVER];
+	back = &decision->forgotten[WAY_TO_CLIENT];
+	*there = *asked;
+	*back = *translated;
+	there->way = WAY_TO_SERVER;
+	back->way = WAY_TO_CLIENT;
+	bpf_map_delete_elem(&translations, there);
+	bpf_map_delete_elem(&translations, back);
 }
 
 /* Whether a translation's flow lives: then it stands, whatever the rules say now. */
@@ -89,7 +92,7 @@ __noinline int connect_claim(struct __sk_buff *skb, __u32 hook)
 	former = bpf_map_lookup_elem(&translations, key);
 	key->way = 0;
 	if (former)
-		connect_forget(&former->other, key);
+		connect_forget(decision, &former->other, key);
 	return flow_reopen(skb, flow, &decision->packet, hook, &decision->origin) ? 0 : -EEXIST;
 }
 
@@ -118,7 +121,7 @@ static __always_inline void connect_sum(struct decision *decision, __u8 protocol
 }
 
 /* Enters both directions; the packet is named as the server sees it. DECIDED, or a refusal. */
-static __always_inline int connect_enter(struct decision *decision)
+static __noinline int connect_enter(struct decision *decision)
 {
 	struct translation *there = &decision->way[WAY_TO_SERVER], *back = &decision->way[WAY_TO_CLIENT];
 	const struct packet *packet = &decision->packet;
@@ -146,7 +149,7 @@ static __always_inline int connect_enter(struct decision *decision)
 }
 
 /* Finds a name that no other connection has at the server. DECIDED, or a refusal. */
-static __always_inline int connect_claim_any(struct __sk_buff *skb, __u32 hook, struct decision *decision)
+static __noinline int connect_claim_any(struct __sk_buff *skb, __u32 hook, struct decision *decision)
 {
 	struct translation *there = &decision->way[WAY_TO_SERVER];
 	__u8 protocol = decision->origin.asked.protocol;
@@ -170,7 +173,7 @@ static __always_inline int connect_claim_any(struct __sk_buff *skb, __u32 hook, 
 }
 
 /* What is to become of the connection: DECIDED, NOT_CONCERNED or a refusal. */
-static __always_inline int connect_decide(struct __sk_buff *skb, __u32 hook, struct decision *decision, bool foreign)
+static __noinline int connect_decide(struct __sk_buff *skb, __u32 hook, struct decision *decision, bool foreign)
 {
 	struct translation *there = &decision->way[WAY_TO_SERVER], *back = &decision->way[WAY_TO_CLIENT];
 	const struct packet *packet = &decision->packet;
@@ -201,7 +204,7 @@ static __always_inline int connect_decide(struct __sk_buff *skb, __u32 hook, str
  * in `translations`, if it gets one. DECIDED, NOT_CONCERNED or a refusal: then the
  * packet must not go on.
  */
-__noinline int connect_begin(struct __sk_buff *skb, __u32 hook)
+static __always_inline int connect_begin(struct __sk_buff *skb, __u32 hook)
 {
 	struct decision *decision = decision_of_cpu();
 	struct translation *former;
@@ -215,7 +218,7 @@ __noinline int connect_begin(struct __sk_buff *skb, __u32 hook)
 	if (former) {
 		if (connect_stands(former))
 			return NOT_CONCERNED;
-		connect_forget(&decision->packet.key, &former->other);
+		connect_forget(decision, &decision->packet.key, &former->other);
 	}
 	flow = bpf_map_lookup_elem(&flows, &decision->packet.key);
 	foreign = flow && flow->state < FLOW_CLOSED &&
@@ -229,6 +232,8 @@ __noinline int connect_begin(struct __sk_buff *skb, __u32 hook)
 			result = connect_enter(decision);
 		if (result == DECIDED && flow && !foreign)
 			flow->superseded = 1;
+		decision->packet.key = decision->origin.asked;
+		decision->packet.source = decision->origin.asked_source;
 	}
 	if (result == NOT_CONCERNED)
 		return result;

@@ -17,12 +17,17 @@
  */
 struct decision {
 	struct packet packet; /* named as its client sees it, then as its server does */
+	struct packet quote;  /* what an ICMP error quotes */
 	struct translation way[WAYS];
 	struct flow_origin origin;
 	struct ip_layer ip; /* the name that the server sees, while it is put together */
 	struct ports ports;
-	__u32 hash;	    /* of the connection */
-	__u16 beyond_first; /* port asked, counted from the match's first */
+	struct flow_key forgotten[WAYS]; /* of a translation that is taken out */
+	__u32 hash;			 /* of the connection */
+	__u32 ifindex;			 /* of delivery */
+	__u8 delivery;			 /* enum delivery, if it was translated */
+	__u8 translated;		 /* 1: at this hook */
+	__u16 beyond_first;		 /* port asked, counted from the match's first */
 	__u8 fast_path;
 	__u8 forged;  /* the rule names the source */
 	__u8 foreign; /* no rule, but another port is needed */

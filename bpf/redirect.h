@@ -6,6 +6,7 @@
 #include "flow.h"
 #include "nat.h"
 #include "connect.h"
+#include "nat_error.h"
 
 /* TCX_NEXT (6.6) and TC_ACT_UNSPEC have the same number: go on. */
 #define NEXT_PROGRAM -1
@@ -15,24 +16,6 @@
 /* enum of <linux/if_packet.h>: addressed to this host. */
 #define PACKET_HOST 0
 
-/*
- * How a packet goes on. Not the translation that says so, and never a constant: what
- * follows is the same for all packets, and the verifier shall see it that way.
- */
-struct redirection {
-	__u32 delivery; /* enum delivery */
-	__u32 ifindex;
-	__u32 translated; /* 1: at this hook */
-	__u32 refused;	  /* 1: it must not go on */
-};
-
-static __always_inline void redirect_note(struct redirection *redirection, const struct translation *way)
-{
-	redirection->delivery = way->delivery;
-	redirection->ifindex = way->ifindex;
-	redirection->translated = 1 | zero;
-}
-
 /* Whether the packet of a known flow may begin another one, or be of another one. */
 static __always_inline bool redirect_concerns(const struct flow *flow, const struct packet *packet, __u64 owner)
 {
@@ -40,80 +23,132 @@ static __always_inline bool redirect_concerns(const struct flow *flow, const str
 	       decide_is_foreign(flow, packet, owner);
 }
 
-/*
- * A packet whose flow is unknown, or may be another one than it seems: if it is of
- * a translated flow, that one's entry, and the packet named after it; translated,
- * if this is the edge. Else the entry that was found, if any.
- */
-static __always_inline struct flow *redirect_toward_server(struct __sk_buff *skb, struct packet *packet, __u8 hook,
-							   struct flow *flow, struct redirection *redirection)
+static __always_inline void redirect_note(struct decision *decision, const struct translation *way)
 {
-	__u64 owner = flow_point_owner(skb, hook);
-	struct decision *decision;
-	struct flow *translated;
+	decision->translated = 1;
+	decision->delivery = way->delivery;
+	decision->ifindex = way->ifindex;
+}
+
+/* On its way to a server an error has the name that the server sees. */
+static __always_inline void redirect_name_error(struct decision *decision, const struct translation *way)
+{
+	struct flow_key *key = &decision->packet.key;
+	__u32 source = decision->packet.source & 1;
+	const __u8 *sender = source ? key->address[1] : key->address[0];
+
+	/* The quote's receiver is who sends this way, unless it is a router that tells. */
+	if (address_equal(sender,
+			  decision->quote.source & 1 ? decision->quote.key.address[0] : decision->quote.key.address[1]))
+		sender = way->source;
+	__builtin_memcpy(decision->ip.source, sender, sizeof(decision->ip.source));
+	__builtin_memcpy(decision->ip.destination, way->destination, sizeof(decision->ip.destination));
+	decision->ip.protocol = key->protocol;
+	decision->ports.source = decision->ports.destination = key->port[0];
+	decision->ports.icmp_type = key->icmp_type;
+	packet_key_set(&decision->packet, &decision->ip, &decision->ports);
+}
+
+/*
+ * The ICMP error in `decisions`, if this is the edge of the translation of what it
+ * quotes, and it goes that way. Not 0: it could not be done.
+ */
+__noinline int redirect_error(struct __sk_buff *skb, __u32 hook, __u32 way_number)
+{
+	struct decision *decision = decision_of_cpu();
 	struct translation *way;
 
-	if (decide_may_begin(flow, packet, owner)) {
-		decision = decision_of_cpu();
-		if (decision)
-			decision->packet = *packet;
-		if (!decision || connect_begin(skb, hook) >= 0) {
-			redirection->refused = 1;
-			return NULL;
-		}
-	}
+	if (!config.redirect || !decision)
+		return -1;
+	decision->translated = 0;
+	__builtin_memset(&decision->quote, 0, sizeof(decision->quote));
+	if (packet_parse_quote(skb, &decision->quote, decision->packet.quote_offset, decision->packet.ipv6))
+		return 0;
+	decision->quote.key.way = way_number;
+	way = bpf_map_lookup_elem(&translations, &decision->quote.key);
+	if (!way || way->edge != flow_point_owner(skb, hook) || decision->quote.source == way->sender)
+		return 0;
+	redirect_note(decision, way);
+	if (nat_rewrite_error(skb, decision, way))
+		return -1;
+	if (way_number == WAY_TO_SERVER)
+		redirect_name_error(decision, way);
+	return 0;
+}
+
+/*
+ * The packet in `decisions`, whose flow is unknown, or may be another one than it
+ * seems. If it is of a translated flow, it is named after that one; and translated,
+ * if this is its edge. Not 0: it must not
+ * go on.
+ */
+__noinline int redirect_enter(struct __sk_buff *skb, __u32 hook)
+{
+	struct decision *decision = decision_of_cpu();
+	__u64 owner = flow_point_owner(skb, hook);
+	struct translation *way;
+	struct packet *packet;
+	struct flow *flow;
+
+	if (!config.redirect || !decision)
+		return -1;
+	packet = &decision->packet;
+	decision->translated = 0;
+	flow = bpf_map_lookup_elem(&flows, &packet->key);
+	if (decide_may_begin(flow, packet, owner) && connect_begin(skb, hook) >= 0)
+		return -1;
 	/* A flow that is there, and is not told otherwise, is what it seems: its name may
 	 * also be what the client of another translated flow sees. */
 	if (flow && !flow->superseded && !decide_is_foreign(flow, packet, owner))
-		return flow;
+		return 0;
 	way = bpf_map_lookup_elem(&translations, &packet->key);
 	if (!way)
-		return flow;
-	translated = bpf_map_lookup_elem(&flows, &way->other);
-	if (!translated)
-		return flow;
+		return 0;
 	/* Elsewhere on its way the packet is not touched, but known for what it is. */
 	if (way->edge == owner && packet->source == way->sender) {
-		if (nat_rewrite(skb, packet, way)) {
-			redirection->refused = 1;
-			return NULL;
-		}
-		redirect_note(redirection, way);
+		if (nat_rewrite(skb, packet, way))
+			return -1;
+		redirect_note(decision, way);
 	}
 	packet->source = packet->source == way->sender ? way->other_sender : !way->other_sender;
 	packet->key = way->other;
-	return translated;
+	return 0;
 }
 
-/* A packet of a translated flow, at the edge where its client's answers are translated. */
-static __always_inline void redirect_toward_client(struct __sk_buff *skb, struct packet *packet,
-						   struct redirection *redirection)
+/* The packet in `decisions`, of a translated flow, at the edge where what its client
+ * gets is translated. Not 0: it must not go on. */
+__noinline int redirect_leave(struct __sk_buff *skb)
 {
+	struct decision *decision = decision_of_cpu();
 	struct translation *way;
+	struct packet *packet;
 
+	if (!config.redirect || !decision)
+		return -1;
+	packet = &decision->packet;
+	decision->translated = 0;
 	packet->key.way = WAY_TO_CLIENT;
 	way = bpf_map_lookup_elem(&translations, &packet->key);
 	if (!way)
-		return;
-	if (nat_rewrite(skb, packet, way))
-		redirection->refused = 1;
-	redirect_note(redirection, way);
+		return 0;
+	redirect_note(decision, way);
+	return nat_rewrite(skb, packet, way);
 }
 
 /* How a translated packet leaves its edge. */
 static __always_inline int redirect_deliver(struct __sk_buff *skb, struct flow *flow, const struct packet *packet,
-					    const struct redirection *redirection)
+					    const struct decision *decision)
 {
-	switch (redirection->delivery) {
+	switch (decision->delivery) {
 	case DELIVERY_EGRESS:
-		return bpf_redirect(redirection->ifindex, 0);
+		return bpf_redirect(decision->ifindex, 0);
 	case DELIVERY_INGRESS:
-		return bpf_redirect(redirection->ifindex, BPF_F_INGRESS);
+		return bpf_redirect(decision->ifindex, BPF_F_INGRESS);
 	case DELIVERY_PEER:
-		flow_count_delivered(flow, packet, place_edge(redirection->ifindex, HOOK_EGRESS));
+		flow_count_delivered(flow, packet, place_edge(decision->ifindex, HOOK_EGRESS));
 		/* At this end of the veth it was addressed to somebody else. */
 		bpf_skb_change_type(skb, PACKET_HOST);
-		return bpf_redirect_peer(redirection->ifindex, 0);
+		return bpf_redirect_peer(decision->ifindex, 0);
 	}
 	return NEXT_PROGRAM;
 }

@@ -55,7 +55,7 @@ static __always_inline void tend_take_out(struct flow_key *key)
 	back = bpf_map_lookup_elem(&translations, key);
 	key->way = 0;
 	if (back)
-		connect_forget(&back->other, key);
+		connect_forget(decision_of_cpu(), &back->other, key);
 	bpf_map_delete_elem(&flows, key);
 }
 

@@ -20,16 +20,39 @@
 #include "payload.h"
 #include "flow.h"
 #include "redirect.h"
+#include "neighbor.h"
 #include "tend.h"
 
 /* Redirects are done between containers, whose devices are Ethernet. */
 #define REDIRECTS(ethernet) (config.redirect && (ethernet))
 
+/* A counted packet leaves: translated at this hook before it was counted, or now, or not. */
+static __always_inline int go_on(struct __sk_buff *skb, __u8 hook, struct flow *flow, const struct packet *packet,
+				 __u64 owner, struct decision *decision)
+{
+	bool to_client = flow->edge[WAY_TO_CLIENT] == owner && packet->source != flow->initiator;
+
+	if (!decision && !to_client)
+		return NEXT_PROGRAM;
+	if (!decision) {
+		decision = decision_of_cpu();
+		if (!decision)
+			return DROP;
+		decision->translated = 0;
+	}
+	if (!decision->translated && (to_client || packet->quote_offset)) {
+		decision->packet = *packet;
+		if (packet->quote_offset ? redirect_error(skb, hook, WAY_TO_CLIENT) : redirect_leave(skb))
+			return DROP;
+	}
+	return decision->translated ? redirect_deliver(skb, flow, packet, decision) : NEXT_PROGRAM;
+}
+
 static __always_inline int observe(struct __sk_buff *skb, __u8 hook, bool ethernet)
 {
 	struct packet packet = { .length_bytes = skb->len };
-	struct redirection redirection = { .delivery = zero, .ifindex = zero, .translated = zero };
 	__u64 owner = flow_point_owner(skb, hook);
+	struct decision *decision = NULL;
 	struct flow *flow;
 	int result;
 
@@ -38,9 +61,20 @@ static __always_inline int observe(struct __sk_buff *skb, __u8 hook, bool ethern
 		goto not_in_a_flow;
 
 	flow = bpf_map_lookup_elem(&flows, &packet.key);
-	if (REDIRECTS(ethernet) && (!flow || redirect_concerns(flow, &packet, owner))) {
-		flow = redirect_toward_server(skb, &packet, hook, flow, &redirection);
-		if (redirection.refused)
+	if (REDIRECTS(ethernet) && (!flow || packet.quote_offset || redirect_concerns(flow, &packet, owner))) {
+		/* What comes back is whatever it may be: the verifier walks what follows once
+		 * for all such packets. */
+		decision = decision_of_cpu();
+		if (!decision)
+			goto refused;
+		decision->packet = packet;
+		result = packet.quote_offset ? redirect_error(skb, hook, WAY_TO_SERVER) : redirect_enter(skb, hook);
+		if (result)
+			goto refused;
+		packet = decision->packet;
+		flow = bpf_map_lookup_elem(&flows, &packet.key);
+		/* Its flow was taken out a moment ago. */
+		if (!flow && decision->translated && !packet.quote_offset)
 			goto refused;
 	}
 	if (!flow) {
@@ -55,8 +89,7 @@ static __always_inline int observe(struct __sk_buff *skb, __u8 hook, bool ethern
 			result = TALLY_TABLE_FULL;
 			goto not_in_a_flow;
 		}
-	} else if (flow->state >= FLOW_CLOSED && (packet.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN &&
-		   !redirection.translated) {
+	} else if (flow->state >= FLOW_CLOSED && (packet.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN) {
 		flow_reopen(skb, flow, &packet, hook, NULL);
 	}
 	flow_count(skb, flow, &packet, hook);
@@ -64,13 +97,7 @@ static __always_inline int observe(struct __sk_buff *skb, __u8 hook, bool ethern
 		tend_remember(&packet.key);
 	if (!REDIRECTS(ethernet))
 		return NEXT_PROGRAM;
-
-	if (flow->edge[WAY_TO_CLIENT] == owner && packet.source != flow->initiator) {
-		redirect_toward_client(skb, &packet, &redirection);
-		if (redirection.refused)
-			return DROP;
-	}
-	return redirect_deliver(skb, flow, &packet, &redirection);
+	return go_on(skb, hook, flow, &packet, owner, decision);
 
 refused:
 	/* For want of room, perhaps. */
@@ -83,6 +110,8 @@ not_in_a_flow:
 	if (result == TALLY_TABLE_FULL && tend_is_needed())
 		tend_remember(NULL);
 	tally_count(skb, hook, result);
+	if (REDIRECTS(ethernet) && (result == TALLY_ARP || result == TALLY_NEIGHBOR_DISCOVERY))
+		return neighbor_answer(skb, hook);
 	return NEXT_PROGRAM;
 }
 

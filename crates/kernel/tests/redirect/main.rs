@@ -5,5 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod decisions;
+mod errors;
 mod lab;
+mod neighbors;
+mod property;
 mod table;
