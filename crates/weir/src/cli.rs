@@ -159,6 +159,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..=16_777_216), help_heading = "Host")]
     pub max_flows: Option<u32>,
 
+    /// Deliver packets between two containers of one bridge straight into the other's namespace,
+    /// redirected or not: past the bridge, and past rules of the host's own about bridged packets.
+    #[arg(long, help_heading = "Host")]
+    pub accelerate: bool,
+
     /// Where its state is.
     #[command(flatten)]
     pub state: StateArgs,

@@ -50,6 +50,7 @@ pub fn run(arguments: &ObserveArgs) -> Result<ExitCode, Error> {
         max_flows: arguments.max_flows,
         packet_events: arguments.packets,
         redirects: false,
+        accelerate: false,
         quiet: false,
         attach: arguments.attach,
         engine: &arguments.engine,

@@ -71,9 +71,10 @@ fn to_ask(command: &RedirectCommand) -> Result<local::Request, Error> {
     let mut arguments: Vec<String> =
         typed.into_iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     if let RedirectCommand::Add(add) = command
-        && !arguments.iter().any(|word| word.starts_with("--ssh-connection"))
+        && let Some(verb) = arguments.iter().position(|word| word == "add")
     {
-        arguments.push(format!("--ssh-connection={}", add.ssh_connection.as_deref().unwrap_or_default()));
+        let ssh = add.ssh_connection.as_deref().unwrap_or_default();
+        arguments.insert(verb + 1, format!("--ssh-connection={ssh}"));
     }
     Ok(local::Request { arguments, color: false, time_zone: None })
 }
@@ -170,6 +171,7 @@ fn plan<'a>(command: &'a RedirectCommand, pins: Option<&'a PinDirectory>) -> Pla
         max_flows: None,
         packet_events: false,
         redirects: true,
+        accelerate: false,
         quiet: true,
         attach: AttachChoice::Auto,
         engine: &command.host().engine,

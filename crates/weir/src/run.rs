@@ -28,6 +28,7 @@ pub fn run(arguments: &RunArgs) -> Result<ExitCode, Error> {
         max_flows: arguments.max_flows,
         packet_events: false,
         redirects: true,
+        accelerate: arguments.accelerate,
         quiet: false,
         attach: arguments.attach,
         engine: &arguments.engine,

@@ -45,6 +45,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) packet_events: bool,
     /// It redirects connections, as every weir does whose maps are pinned.
     pub(crate) redirects: bool,
+    /// Packets between containers of one bridge go past bridge and stack, where it redirects.
+    pub(crate) accelerate: bool,
     /// It does not say what it watches.
     pub(crate) quiet: bool,
     pub(crate) attach: AttachChoice,
@@ -80,8 +82,13 @@ impl Session {
         let max_flows = plan.max_flows.or(pinned).unwrap_or_else(observe::default_max_flows);
         // State that outlives the process is kept for their sake.
         let redirects = plan.redirects || plan.pins.is_some();
-        let options =
-            Options { max_flows, packet_events: plan.packet_events, redirects, ..Options::default() };
+        let options = Options {
+            max_flows,
+            packet_events: plan.packet_events,
+            redirects,
+            accelerate: plan.accelerate,
+            ..Options::default()
+        };
         let mut datapath = match plan.pins {
             Some(pins) => Datapath::pinned(&options, pins)?,
             None => Datapath::load(&options)?,

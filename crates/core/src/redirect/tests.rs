@@ -139,7 +139,7 @@ fn a_rule_is_the_same_after_json_and_text() {
     for text in [
         "web:8080 :80",
         "udp/[fd00::3]:53 [fd00::4]:5353",
-        "10.99.0.1 web-v1=9,web-v2",
+        "10.99.0.1 web-v1=9,web-v2=1",
         "web:8000-8099 api:9000-9099 from=shop/web",
         "web:80 api:80 from=10.0.0.0/8 source=10.9.9.9",
     ] {

@@ -304,10 +304,11 @@ impl FromStr for Targets {
 
 impl fmt::Display for Targets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let weighted = self.0.iter().any(|target| target.weight != 1);
         for (index, target) in self.0.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
             write!(f, "{comma}{target}")?;
-            if target.weight != 1 {
+            if weighted {
                 write!(f, "={}", target.weight)?;
             }
         }

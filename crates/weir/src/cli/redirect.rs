@@ -84,7 +84,7 @@ pub struct AddArgs {
     pub yes: bool,
 
     /// The SSH connection of the user who types this, for the weir that runs.
-    #[arg(long, env = "SSH_CONNECTION", hide = true)]
+    #[arg(long, env = "SSH_CONNECTION", hide = true, overrides_with = "ssh_connection")]
     pub ssh_connection: Option<String>,
 
     /// Where the rules are.

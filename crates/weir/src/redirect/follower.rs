@@ -18,8 +18,12 @@ use crate::notice;
 /// From the first of several changes to acting on all of them: a container that
 /// starts is told of in several pieces.
 const PAUSE: Duration = Duration::from_millis(10);
-/// Until the next attempt, where the kernel refused.
+/// Until the next attempt, where the kernel refused or somebody is awaited.
 const RETRY: Duration = Duration::from_secs(1);
+/// A container engine that is slow to say who is there must not end rules that
+/// are in force: for so long after the start they stay as they are, if somebody
+/// whom they name seems to be missing.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Rules that follow containers.
 pub(crate) struct Follower {
@@ -27,6 +31,8 @@ pub(crate) struct Follower {
     places: Places,
     engine: EngineChoice,
     due: Option<Instant>,
+    /// Until then somebody may seem to be missing who is there.
+    patient_until: Option<Instant>,
     /// What is wrong with the rules now; told when it became so.
     known: Vec<Warning>,
 }
@@ -41,6 +47,7 @@ impl Follower {
         Ok(Self {
             keeper: Keeper::open(datapath)?,
             places: Places::open()?,
+            patient_until: (engine != EngineChoice::None).then(|| Instant::now() + PATIENCE),
             engine,
             due: None,
             known: Vec::new(),
@@ -72,11 +79,21 @@ impl Follower {
             return;
         }
         self.due = None;
-        let followed = self
-            .places
-            .read(directory)
-            .map_err(Error::from)
-            .and_then(|surroundings| self.keeper.follow(&surroundings));
+        let followed = self.places.read(directory).map_err(Error::from).and_then(|surroundings| {
+            self.keeper.remove_expired()?;
+            let patient = self.patient_until.is_some_and(|end| Instant::now() < end);
+            match patient && self.keeper.misses_somebody(&surroundings) {
+                true => Ok(None),
+                false => self.keeper.follow(&surroundings).map(Some),
+            }
+        });
+        match followed.transpose() {
+            None => self.due = Some(Instant::now() + RETRY),
+            Some(followed) => self.followed(followed),
+        }
+    }
+
+    fn followed(&mut self, followed: Result<Vec<Warning>, Error>) {
         match followed {
             Ok(warnings) => {
                 for warning in warnings.iter().filter(|warning| !self.known.contains(warning)) {

@@ -1,13 +1,15 @@
 //! Keeps the rules: in the kernel as maps, beside it as texts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use weir_core::redirect::{
     Compiled, KeptRule, Rule, RuleError, RuleId, RuleSet, SshConnection, Surroundings, Warning,
 };
-use weir_kernel::{Datapath, FlowTable, PinDirectory, Redirects, RuleTexts, monotonic_now_ns};
+use weir_kernel::{
+    Datapath, FlowTable, PinDirectory, RedirectCounters, Redirects, RuleTexts, monotonic_now_ns,
+};
 
 use super::request::{Answer, Draft, Request, RuleStatus};
 use super::status::{self, Traffic};
@@ -23,6 +25,8 @@ pub(crate) struct Keeper {
     flows: FlowTable,
     rules: RuleSet,
     compiled: Compiled,
+    /// Counters of addresses that a rule, by its number, stands for no more.
+    past: HashMap<u32, Vec<RedirectCounters>>,
 }
 
 impl Keeper {
@@ -33,7 +37,10 @@ impl Keeper {
     pub(crate) fn open(datapath: &Datapath) -> Result<Self, Error> {
         let maps = |source| Error::System { action: "cannot open the tables of redirects", source };
         let redirects = datapath.redirects().map_err(maps)?;
-        Self::new(redirects, datapath.rule_texts()?, datapath.flow_table().map_err(maps)?)
+        let (texts, flows) = (datapath.rule_texts()?, datapath.flow_table().map_err(maps)?);
+        let mut keeper = Self::new(redirects, texts, flows)?;
+        keeper.remove_expired()?;
+        Ok(keeper)
     }
 
     /// The rules of pinned state, for looking at: whoever owns that may change
@@ -44,14 +51,41 @@ impl Keeper {
     pub(crate) fn pinned(pins: &PinDirectory) -> Result<Option<Self>, Error> {
         let (redirects, texts) = (Redirects::pinned(pins)?, RuleTexts::pinned(pins)?);
         match (redirects, texts, FlowTable::pinned(pins)?) {
-            (Some(redirects), Some(texts), Some(flows)) => Self::new(redirects, texts, flows).map(Some),
+            (Some(redirects), Some(texts), Some(flows)) => {
+                let mut keeper = Self::new(redirects, texts, flows)?;
+                keeper.rules.remove_expired(monotonic_now_ns());
+                Ok(Some(keeper))
+            }
             _ => Ok(None),
         }
     }
 
     fn new(redirects: Redirects, texts: RuleTexts, flows: FlowTable) -> Result<Self, Error> {
         let rules = read_rules(&texts)?;
-        Ok(Self { redirects, rules, flows, texts, compiled: Compiled::default() })
+        Ok(Self { redirects, rules, flows, texts, compiled: Compiled::default(), past: HashMap::new() })
+    }
+
+    /// Removes the rules whose time is over. The kernel knows that itself.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(crate) fn remove_expired(&mut self) -> Result<(), Error> {
+        for number in self.rules.remove_expired(monotonic_now_ns()) {
+            self.texts.remove(number)?;
+            self.past.remove(&number);
+        }
+        Ok(())
+    }
+
+    /// Makes this what the kernel follows. What was counted for addresses that go
+    /// is kept.
+    fn set(&mut self, compiled: Compiled) -> Result<(), Error> {
+        for id in self.compiled.rules.keys().filter(|id| !compiled.rules.contains_key(id)) {
+            self.past.entry(id.number()).or_default().push(self.redirects.counters(*id)?);
+        }
+        self.redirects.set(&compiled)?;
+        self.compiled = compiled;
+        Ok(())
     }
 
     /// The rules in force.
@@ -64,20 +98,22 @@ impl Keeper {
         self.rules.iter().map(|(_, kept)| kept.expires_ns).filter(|due| *due != 0).min()
     }
 
-    /// Containers changed, or some rule's time is over: brings the kernel's maps
-    /// up to date. Says what the user should know.
+    /// Containers or rules changed: brings the kernel's maps up to date. Says what the user should know.
     ///
     /// # Errors
     /// The kernel refuses. What was in force before is so still, as far as it
     /// was not replaced yet; the next call completes it.
     pub(crate) fn follow(&mut self, surroundings: &Surroundings) -> Result<Vec<Warning>, Error> {
-        for number in self.rules.remove_expired(monotonic_now_ns()) {
-            self.texts.remove(number)?;
-        }
         let (compiled, warnings) = self.rules.compile(surroundings);
-        self.redirects.set(&compiled)?;
-        self.compiled = compiled;
+        self.set(compiled)?;
         Ok(warnings)
+    }
+
+    /// Whether somebody whom a rule names is not there.
+    pub(crate) fn misses_somebody(&self, surroundings: &Surroundings) -> bool {
+        use Warning::{FromDown, MatchDown, TargetDown};
+        let (_, warnings) = self.rules.compile(surroundings);
+        warnings.iter().any(|one| matches!(one, FromDown { .. } | MatchDown { .. } | TargetDown { .. }))
     }
 
     /// Takes note of where containers are, and writes nothing.
@@ -119,13 +155,13 @@ impl Keeper {
             // The text first: whoever finds it can compile it anew.
             self.texts.write(LAST_NUMBER, &rules.last_number().to_string())?;
             self.texts.write(number, &text)?;
-            if let Err(error) = self.redirects.set(&compiled) {
+            if let Err(error) = self.set(compiled) {
                 // As it was; if that fails too, the first error says why.
                 let _ = self.redirects.set(&self.compiled);
                 let _ = self.texts.remove(number);
-                return Err(error.into());
+                return Err(error);
             }
-            (self.rules, self.compiled) = (rules, compiled);
+            self.rules = rules;
         }
         Ok(answer)
     }
@@ -138,18 +174,19 @@ impl Keeper {
             removed.extend(rules.remove(*number).map(|kept| kept.rule.name.to_string()));
         }
         let (compiled, _) = rules.compile(surroundings);
-        self.redirects.set(&compiled)?;
+        self.set(compiled)?;
         self.rules = rules;
-        self.compiled = compiled;
         for number in numbers {
             self.texts.remove(*number)?;
+            self.past.remove(number);
         }
         Ok(Answer::Removed(removed))
     }
 
     fn status(&self, number: u32, kept: &KeptRule, traffic: &Traffic) -> Result<RuleStatus, Error> {
         let ids = self.compiled.rules.keys().filter(|id| id.number() == number);
-        let counters: Vec<_> = ids.map(|id| self.redirects.counters(*id)).collect::<Result<_, _>>()?;
+        let mut counters: Vec<_> = ids.map(|id| self.redirects.counters(*id)).collect::<Result<_, _>>()?;
+        counters.extend(self.past.get(&number).into_iter().flatten());
         Ok(status::of(number, kept, &self.compiled, counters.into_iter(), traffic))
     }
 
@@ -166,7 +203,7 @@ impl Keeper {
     }
 }
 
-/// The rules whose texts are these, without those whose time is over.
+/// The rules whose texts are these.
 ///
 /// # Errors
 /// The texts cannot be read, or are not weir's.
@@ -182,9 +219,7 @@ pub(super) fn read_rules(texts: &RuleTexts) -> Result<RuleSet, Error> {
         let rule: KeptRule = serde_json::from_str(&text).map_err(|error| garbled(error.to_string()))?;
         kept.insert(number, rule);
     }
-    let mut rules = RuleSet::new(kept, last_number);
-    rules.remove_expired(monotonic_now_ns());
-    Ok(rules)
+    Ok(RuleSet::new(kept, last_number))
 }
 
 /// What would come of adding a rule to these.

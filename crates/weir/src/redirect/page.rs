@@ -133,13 +133,13 @@ fn notes(rule: &RuleStatus) -> Vec<String> {
     }
     for (reason, count) in &rule.refused {
         let meaning = match reason.as_str() {
-            "no_target" => "new connections were refused: no target was running",
-            "no_port" => "new connections were refused: the server has too many from these clients",
-            "flows_full" => "new connections were refused: the flow table was full (--max-flows)",
-            "translations_full" => "new connections were refused: the table of translations was full",
-            _ => "connections from outside were not redirected: the target is not on this host",
+            "no_target" => "new connections refused, as no target was running",
+            "no_port" => "new connections refused, as the server had too many from these clients",
+            "flows_full" => "new connections refused, as the flow table was full (--max-flows)",
+            "translations_full" => "new connections refused, as the table of translations was full",
+            _ => "connections from outside that were not redirected, as the target is not on this host",
         };
-        notes.push(format!("{count} {meaning}"));
+        notes.push(format!("{meaning}: {}", text::count(*count)));
     }
     notes
 }
@@ -174,4 +174,92 @@ fn page(rule: &RuleStatus, now: Timestamp) -> String {
         line("note", note);
     }
     lines + &addresses(rule)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::request::AddressStatus;
+    use super::*;
+
+    fn rule() -> RuleStatus {
+        let target =
+            |text: &str, slots| TargetStatus { address: text.parse().unwrap(), port: Some(80), slots };
+        RuleStatus {
+            name: "canary".parse().unwrap(),
+            protocol: "tcp".into(),
+            from: Some("shop/web".parse().unwrap()),
+            asked: "web:8080".parse().unwrap(),
+            target: "web:80=9,api:80=1".parse().unwrap(),
+            source: Some("10.9.9.9".parse().unwrap()),
+            added: Timestamp::UNIX_EPOCH,
+            expires: Some("1970-01-01T01:00:00Z".parse().unwrap()),
+            addresses: vec![AddressStatus {
+                address: "fd00::2".parse().unwrap(),
+                is_virtual: true,
+                targets: vec![target("fd00::2", 226), target("fd00::3", 25)],
+            }],
+            hits: 1234,
+            refused: [("no_target".to_owned(), 2), ("outside".to_owned(), 1)].into(),
+            live_connections: 3,
+            live_bytes: 18_400,
+        }
+    }
+
+    #[test]
+    fn a_rule_is_a_line_of_the_table_and_what_is_wrong_one_more() {
+        let text = table(&[rule()], Timestamp::UNIX_EPOCH);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "NAME    MATCH     TARGET             FROM      PROTOCOL  HITS  LIVE  LIVE BYTES  ENDS IN",
+                "canary  web:8080  web:80=9,api:80=1  shop/web  tcp       1234  3     18.4 kB     1 h 0 m",
+                "canary: new connections refused, as no target was running: 2",
+                "canary: connections from outside that were not redirected, as the target is not on this host: 1",
+            ]
+        );
+        let nobody = RuleStatus { addresses: Vec::new(), refused: [].into(), ..rule() };
+        assert!(
+            table(&[nobody], Timestamp::UNIX_EPOCH).contains("canary: no effect now: web is not running")
+        );
+        assert_eq!(table(&[], Timestamp::UNIX_EPOCH), "There are no rules.\n");
+    }
+
+    #[test]
+    fn a_page_tells_where_connections_go() {
+        let text = page(&rule(), Timestamp::UNIX_EPOCH);
+        assert!(
+            text.ends_with("[fd00::2]:8080 (virtual) ⇒ [fd00::2]:80 (90 %), [fd00::3]:80 (10 %)\n"),
+            "{text}"
+        );
+        for line in ["from        shop/web", "source      10.9.9.9", "live        3 connections, 18.4 kB"] {
+            assert!(text.contains(line), "{text}");
+        }
+        let refusing =
+            AddressStatus { targets: Vec::new(), is_virtual: false, ..rule().addresses[0].clone() };
+        let text = page(&RuleStatus { addresses: vec![refusing], ..rule() }, Timestamp::UNIX_EPOCH);
+        assert!(text.ends_with("[fd00::2]:8080 ⇒ nobody: refused\n"), "{text}");
+    }
+
+    #[test]
+    fn every_field_is_on_the_page_of_redirects() {
+        const PAGE: &str = include_str!("../../../../docs/redirect.md");
+        let (_, section) = PAGE.split_once("\n## As JSON\n").unwrap();
+        let documented: BTreeSet<String> = section
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split(" |").next())
+            .flat_map(|cell| cell.split(", ").map(|name| name.trim_matches('`').to_owned()))
+            .collect();
+        let json = serde_json::to_value(rule()).unwrap();
+        let fields: BTreeSet<String> = json.as_object().unwrap().keys().cloned().collect();
+        assert_eq!(fields, documented);
+        for part in ["address", "virtual", "targets"] {
+            assert!(json["addresses"][0].get(part).is_some() && section.contains(&format!("`{part}`")));
+        }
+        for part in ["address", "port", "slots"] {
+            assert!(json["addresses"][0]["targets"][0].get(part).is_some());
+        }
+    }
 }
