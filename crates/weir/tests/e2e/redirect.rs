@@ -1,7 +1,7 @@
 //! `weir redirect` by its command line: rules are added, listed, followed, and end.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use weir_testkit::engine::Engine;
 use weir_testkit::traffic::{EchoServer, connect, exchange, tcp_echo, udp_echo};
-use weir_testkit::{Bpffs, Container, Daemon, Namespace, Stream, Topology, require_root, wait_until};
+use weir_testkit::{Bpffs, Daemon, Namespace, Stream, Topology, require_root, wait_until};
 
 use crate::weir::{LIMIT, Weir, command, text};
 
@@ -75,8 +75,8 @@ impl Host {
 }
 
 /// Whether a connection is accepted and brings back what it sends.
-fn answers(client: &Container, address: SocketAddr) -> bool {
-    let connected = client.namespace().enter(|| TcpStream::connect_timeout(&address, Duration::from_secs(2)));
+fn answers(client: &Namespace, address: SocketAddr) -> bool {
+    let connected = client.enter(|| TcpStream::connect_timeout(&address, Duration::from_secs(2)));
     connected.is_ok_and(|mut stream| {
         let mut back = [0; 4];
         stream.set_read_timeout(Some(LIMIT)).is_ok()
@@ -93,20 +93,20 @@ fn root_another_port_is_added_listed_shown_and_removed() {
     let (web, client) = (host.topology.container("web"), host.topology.container("client"));
     let _server = EchoServer::tcp_at(web.namespace(), host.address("web", 80));
     let asked = host.address("web", 8080);
-    assert!(!answers(client, asked), "nobody listens there yet");
+    assert!(!answers(client.namespace(), asked), "nobody listens there yet");
 
     let what = format!("{}:8080", host.name("web"));
     let dry = host.redirects(&["add", "--name", "second", "--dry-run", &what, ":80"]);
     assert!(dry.contains("would be added; nothing was changed"), "{dry}");
     assert!(dry.contains(&format!("{asked} ⇒ {}", host.address("web", 80))), "{dry}");
-    assert!(!answers(client, asked));
+    assert!(!answers(client.namespace(), asked));
     assert_eq!(host.rules(), [] as [Value; 0]);
 
     let added = host.redirect(&["add", "--name", "second", &what, ":80"]);
     let notice = String::from_utf8_lossy(&added.stderr).into_owned();
     assert!(added.status.success() && notice.contains("only while `weir run` runs"), "{notice}");
-    assert!(answers(client, asked), "redirected");
-    assert!(answers(client, host.address("web", 80)), "and asked directly");
+    assert!(answers(client.namespace(), asked), "redirected");
+    assert!(answers(client.namespace(), host.address("web", 80)), "and asked directly");
     let mut open = connect(client.namespace(), asked);
     exchange(&mut open, 1000);
 
@@ -123,7 +123,7 @@ fn root_another_port_is_added_listed_shown_and_removed() {
     assert!(page.contains(&format!("{asked} ⇒ ")), "{page}");
 
     assert_eq!(host.redirects(&["remove", "second"]), "Removed second.\n");
-    assert!(!answers(client, asked));
+    assert!(!answers(client.namespace(), asked));
     exchange(&mut open, 1000);
     assert_eq!(host.redirects(&["list"]), "There are no rules.\n");
     assert_eq!(host.redirects(&["remove", "--all"]), "There are no rules.\n");
@@ -208,18 +208,18 @@ fn root_rules_for_some_clients_for_some_time_and_for_udp() {
     let (one, other) = (host.topology.container("one"), host.topology.container("other"));
     let what = format!("{}:8080", host.name("web"));
     host.redirects(&["add", &what, ":80", "--from", &host.name("one")]);
-    assert!(answers(one, host.address("web", 8080)));
-    assert!(!answers(other, host.address("web", 8080)), "not for this client");
+    assert!(answers(one.namespace(), host.address("web", 8080)));
+    assert!(!answers(other.namespace(), host.address("web", 8080)), "not for this client");
 
     let port = format!(":{}", _datagrams.address().port());
     host.redirects(&["add", "--protocol", "udp", &what, &port]);
     udp_echo(other.namespace(), host.address("web", 8080), 3, 100);
 
     host.redirects(&["add", "--name", "short", "--for", "3s", &format!("{}:7000", host.name("web")), ":80"]);
-    assert!(answers(one, host.address("web", 7000)));
+    assert!(answers(one.namespace(), host.address("web", 7000)));
     let list = host.redirects(&["list"]);
     assert!(list.lines().any(|line| line.starts_with("short") && line.trim_end().ends_with(" s")), "{list}");
-    wait_until(LIMIT, "the rule ends by itself", || !answers(one, host.address("web", 7000)));
+    wait_until(LIMIT, "the rule ends by itself", || !answers(one.namespace(), host.address("web", 7000)));
     assert!(host.rules().iter().all(|rule| rule["name"] != "short"));
 }
 
@@ -247,6 +247,48 @@ fn root_several_targets_share_connections_by_weight() {
     assert_eq!(slots, [226, 25]);
 }
 
+/// An address in the clients' network that nobody has: they ask who has it, and weir answers.
+#[test]
+fn root_a_virtual_address_answers_containers_and_the_host() {
+    require_root!();
+    let host = Host::new(&["web", "client"]);
+    let (web, client) = (host.topology.container("web"), host.topology.container("client"));
+    let _v4 = EchoServer::tcp_at(web.namespace(), host.address("web", 80));
+    let _v6 = EchoServer::tcp_at(web.namespace(), SocketAddr::new(web.ipv6().into(), 80));
+    for (asked, address) in
+        [("10.99.0.77:80", [10, 99, 0, 77].into()), ("[fd99::77]:80", "fd99::77".parse().unwrap())]
+    {
+        host.redirects(&["add", asked, &host.name("web")]);
+        let asked = SocketAddr::new(address, 80);
+        assert!(answers(client.namespace(), asked), "{asked} for a container");
+        assert!(answers(host.topology.host(), asked), "{asked} for the host");
+    }
+    let virtual_addresses =
+        |rule: &Value| rule["addresses"].as_array().unwrap().iter().all(|one| one["virtual"] == true);
+    let rules = host.rules();
+    assert!(rules.iter().all(|rule| virtual_addresses(rule) && rule["hits"] == 2), "{rules:?}");
+}
+
+#[test]
+fn root_a_forged_source_is_what_the_server_sees() {
+    require_root!();
+    let host = Host::new(&["web", "client"]);
+    let (web, client) = (host.topology.container("web"), host.topology.container("client"));
+    let at = host.address("web", 80);
+    let listener = web.namespace().enter(|| TcpListener::bind(at)).unwrap();
+    let forged = IpAddr::from([10, 99, 0, 66]);
+    host.redirects(&["add", &format!("{}:8080", host.name("web")), ":80", "--source", &forged.to_string()]);
+    let mut asking = connect(client.namespace(), host.address("web", 8080));
+    let (mut accepted, peer) = listener.accept().unwrap();
+    assert_eq!(peer.ip(), forged);
+    let mut received = [0; 5];
+    asking.write_all(b"hello").unwrap();
+    accepted.read_exact(&mut received).unwrap();
+    accepted.write_all(b"world").unwrap();
+    asking.read_exact(&mut received).unwrap();
+    assert_eq!(&received, b"world", "and the answers find their way back");
+}
+
 #[test]
 fn root_in_the_foreground_a_rule_ends_with_its_command() {
     require_root!();
@@ -258,10 +300,10 @@ fn root_in_the_foreground_a_rule_ends_with_its_command() {
     let args = ["redirect", "add", "--foreground", &what, ":80", "--engine", "none"];
     let mut foreground = Daemon::start("weir redirect", &mut host.weir(&args));
     foreground.wait_for_line(Stream::Err, LIMIT, |line| line.contains("until this command ends"));
-    assert!(answers(client, host.address("web", 8080)));
+    assert!(answers(client.namespace(), host.address("web", 8080)));
     assert!(!host.bpffs.path().join("weir").exists(), "nothing is pinned");
     foreground.stop(libc::SIGINT, LIMIT);
-    assert!(!answers(client, host.address("web", 8080)));
+    assert!(!answers(client.namespace(), host.address("web", 8080)));
 }
 
 #[test]
@@ -276,7 +318,7 @@ fn root_weir_run_follows_a_container_to_its_new_address() {
     assert_eq!(String::from_utf8_lossy(&added.stderr), "", "weir run follows: nothing to warn of");
     {
         let _server = EchoServer::tcp_at(host.namespace("web"), host.address("web", 80));
-        assert!(answers(host.topology.container("client"), before));
+        assert!(answers(host.namespace("client"), before));
     }
     // What a restart may bring: another interface with another address.
     let moved = SocketAddr::new(IpAddr::from([10, 99, 0, 200]), 80);
@@ -290,7 +332,7 @@ fn root_weir_run_follows_a_container_to_its_new_address() {
     host.topology.host().ip_batch("link set veth-web up\n");
     let _server = EchoServer::tcp_at(host.namespace("web"), moved);
     let asked = SocketAddr::new(moved.ip(), 8080);
-    wait_until(LIMIT, "the rule has followed", || answers(host.topology.container("client"), asked));
+    wait_until(LIMIT, "the rule has followed", || answers(host.namespace("client"), asked));
     let rules = host.rules();
     assert_eq!(rules[0]["addresses"][0]["address"], "10.99.0.200", "{rules:?}");
     assert_eq!(rules[0]["addresses"].as_array().map(Vec::len), Some(1), "{rules:?}");
@@ -298,13 +340,13 @@ fn root_weir_run_follows_a_container_to_its_new_address() {
     // Both sides in one row, by the weir that runs.
     let observe = ["observe", "-o", "jsonl", "--verdict", "redirected", "--for", "20s", "--count", "1"];
     let mut observer = Weir::start(&mut host.weir(&observe));
-    assert!(answers(host.topology.container("client"), asked));
+    assert!(answers(host.namespace("client"), asked));
     let row = observer.wait_for_record(|record| record["verdict"] == "redirected");
     assert_eq!((text(&row["rule"]), &row["server"]["port"]), ("second", &8080.into()), "{row}");
     assert_eq!(row["translated"]["server"]["port"], 80, "{row}");
     observer.daemon.wait(LIMIT);
     run.stop(libc::SIGTERM, LIMIT);
-    assert!(answers(host.topology.container("client"), asked), "rules hold without weir run");
+    assert!(answers(host.namespace("client"), asked), "rules hold without weir run");
 }
 
 /// The wish of the tutorial's readers: another port of a container that runs.
