@@ -4,6 +4,7 @@
 //! `{sql}`, `{parameter}`, `{value}`, `{query}` and `{error}` for what a class
 //! of `--reveal` shows.
 
+mod http2;
 mod mysql;
 
 use super::capture::Turn;
@@ -24,6 +25,10 @@ pub(crate) const DIALOGUES: &[Dialogue] = &[
     Dialogue { port: 80, make: http_unusual },
     Dialogue { port: 3128, make: http_proxy },
     Dialogue { port: 80, make: websocket },
+    Dialogue { port: 80, make: http2::requests },
+    Dialogue { port: 50051, make: http2::calls },
+    Dialogue { port: 80, make: http2::upgrade },
+    Dialogue { port: 25, make: smtp },
     Dialogue { port: 6379, make: redis },
     Dialogue { port: 6379, make: redis_inline },
     Dialogue { port: 5432, make: postgresql },
@@ -123,6 +128,20 @@ fn http_proxy() -> Vec<Turn> {
         answer("HTTP/1.1 200 OK\r\n\r\n"),
         ask("GET /?password={never} HTTP/1.1\r\nCookie: {never}\r\n\r\n"),
         answer("HTTP/1.1 204 No Content\r\nSet-Cookie: {never}\r\n\r\n"),
+    ]
+}
+
+/// Nothing of it is read but where TLS begins.
+fn smtp() -> Vec<Turn> {
+    vec![
+        answer("220 mail {never}\r\n"),
+        ask("EHLO {never}\r\n"),
+        answer("250-mail\r\n250-STARTTLS\r\n250 AUTH PLAIN\r\n"),
+        ask("AUTH PLAIN {never}\r\n"),
+        answer("235 {never}\r\n"),
+        ask("STARTTLS\r\n"),
+        answer("454 {never}\r\n"),
+        ask("MAIL FROM:<{never}>\r\n"),
     ]
 }
 
