@@ -33,6 +33,11 @@ test-kernels: ## Boot older kernels in QEMU and run a part of the tests there
 	@make/packages.sh build kernels
 	@tests/kernels/run.sh
 
+.PHONY: fuzz
+fuzz: ## Feed parsers with bytes that nobody sends, briefly. ARGS: [-s SECONDS] [TARGET...]
+	@make/packages.sh build fuzz
+	@make/fuzz.sh $(ARGS)
+
 .PHONY: bench
 bench: ## Measure what weir costs, side by side with nothing and with its likes. ARGS: try ARGS=--help
 	@make/packages.sh build bench

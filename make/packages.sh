@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs by apt what a step needs and this machine does not have.
-#   packages.sh SET...        sets: build test kernels bench demo lint
+#   packages.sh SET...        sets: build test fuzz kernels bench demo lint
 # Nothing is installed when everything is there. Run it as yourself: it calls
 # sudo for apt alone.
 set -euo pipefail
@@ -31,6 +31,7 @@ test     iperf3           iperf3                        load
 test     docker.io        dockerd                       an engine of the tests' own (the package starts one for the host too)
 test     docker-cli|docker.io  docker                   its client
 test     busybox-static   package                       the only file in the tests' container image
+fuzz     g++              c++                           compiles libFuzzer
 kernels  qemu-system-x86  qemu-system-x86_64            boots the kernels
 kernels  busybox-static   package                       their user space
 kernels  cpio             cpio                          packs it

@@ -1,0 +1,4 @@
+//! DNS.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| weir_fuzz::talk(input, Some("dns")));
