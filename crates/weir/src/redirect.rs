@@ -128,10 +128,11 @@ fn rehearse(
     let rules = keeper.as_ref().map(|keeper| keeper.rules().clone()).unwrap_or_default();
     match request {
         Request::Add(draft) => {
-            let mut surroundings = surroundings(engine)?;
+            let (mut surroundings, notices) = surroundings(engine)?;
             let answer = match keeper::preview(&rules, draft, &surroundings) {
-                // Perhaps it only does not run.
+                // Perhaps it only does not run, or nobody could be asked.
                 Err(Error::Rule(RuleError::UnknownName { .. })) => {
+                    notices.iter().for_each(|text| notice(text));
                     follower::add_all_containers(&mut surroundings, engine);
                     keeper::preview(&rules, draft, &surroundings)
                 }
@@ -146,7 +147,7 @@ fn rehearse(
                 }
                 return Ok((Answer::Rules(Vec::new()), true));
             };
-            let surroundings = surroundings(engine)?;
+            let (surroundings, _) = surroundings(engine)?;
             keeper.look(&surroundings);
             Ok((keeper.answer(request, &surroundings)?, true))
         }
@@ -179,17 +180,18 @@ fn plan<'a>(command: &'a RedirectCommand, pins: Option<&'a PinDirectory>) -> Pla
     }
 }
 
-/// Who is on this host now.
-fn surroundings(engine: &EngineChoice) -> Result<Surroundings, Error> {
+/// Who is on this host now, and what the user should know if somebody is missing.
+fn surroundings(engine: &EngineChoice) -> Result<(Surroundings, Vec<String>), Error> {
     let (events, _watch) = host::watch(WatchOptions { engines: engine.clone() })?;
-    let mut directory = Directory::default();
+    let (mut directory, mut notices) = (Directory::default(), Vec::new());
     for event in events {
         match event {
             HostEvent::Ready => break,
+            HostEvent::Notice(text) => notices.push(text),
             event => event.tell(&mut directory),
         }
     }
-    Ok(Places::open()?.read(&directory)?)
+    Ok((Places::open()?.read(&directory)?, notices))
 }
 
 /// Says what came of it.

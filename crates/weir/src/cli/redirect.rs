@@ -33,12 +33,12 @@ pub enum RedirectCommand {
 /// `weir redirect add`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  weir redirect add web:8080 :80                    another port of a container that runs
-  weir redirect add web:80 api:8080 --from shop/web only for some clients
-  weir redirect add 10.99.0.1:80 web-v1=9,web-v2=1  an address that nobody has, shared 9 to 1
-  weir redirect add web:8000-8099 api:9000-9099     port by port
+  weir redirect add web:8080 :80                     another port of a container that runs
+  weir redirect add web:80 api:8080 --from shop/web  only for some clients
+  weir redirect add 10.99.0.1:80 web-v1=9,web-v2=1   an address that nobody has, shared 9 to 1
+  weir redirect add web:8000-8099 api:9000-9099      port by port
   weir redirect add --protocol udp '[fd00::3]:53' '[fd00::4]:5353' --for 10m
-  weir redirect add db:5432 :5432 --source 10.9.9.9 what the server sees as client
+  weir redirect add db:5432 :5432 --source 10.9.9.9  what the server sees as client
 The most specific rule wins: one port before a range before all ports, then with --from before
 without, then one protocol before any. Connections that are open stay as they are.")]
 pub struct AddArgs {

@@ -18,6 +18,9 @@ use crate::notice;
 /// From the first of several changes to acting on all of them: a container that
 /// starts is told of in several pieces.
 const PAUSE: Duration = Duration::from_millis(10);
+/// Following takes at most one part in so many of the time: on a host where a
+/// thousand containers start, packets' events have to be read meanwhile.
+const SHARE: u32 = 10;
 /// Until the next attempt, where the kernel refused or somebody is awaited.
 const RETRY: Duration = Duration::from_secs(1);
 /// A container engine that is slow to say who is there must not end rules that
@@ -31,6 +34,8 @@ pub(crate) struct Follower {
     places: Places,
     engine: EngineChoice,
     due: Option<Instant>,
+    /// Not to look at the host before then.
+    not_before: Instant,
     /// Until then somebody may seem to be missing who is there.
     patient_until: Option<Instant>,
     /// What is wrong with the rules now; told when it became so.
@@ -50,6 +55,7 @@ impl Follower {
             patient_until: (engine != EngineChoice::None).then(|| Instant::now() + PATIENCE),
             engine,
             due: None,
+            not_before: Instant::now(),
             known: Vec::new(),
         })
     }
@@ -61,7 +67,7 @@ impl Follower {
 
     /// Something changed on the host.
     pub(crate) fn changed(&mut self) {
-        self.due.get_or_insert_with(|| Instant::now() + PAUSE);
+        self.due.get_or_insert_with(|| self.not_before.max(Instant::now() + PAUSE));
     }
 
     /// When [`Follower::tick`] has work.
@@ -79,6 +85,7 @@ impl Follower {
             return;
         }
         self.due = None;
+        let begin = Instant::now();
         let followed = self.places.read(directory).map_err(Error::from).and_then(|surroundings| {
             self.keeper.remove_expired()?;
             let patient = self.patient_until.is_some_and(|end| Instant::now() < end);
@@ -87,6 +94,7 @@ impl Follower {
                 false => self.keeper.follow(&surroundings).map(Some),
             }
         });
+        self.not_before = Instant::now() + begin.elapsed() * (SHARE - 1);
         match followed.transpose() {
             None => self.due = Some(Instant::now() + RETRY),
             Some(followed) => self.followed(followed),
