@@ -23,7 +23,14 @@ pub struct Fifo<T> {
     waits: bool,
     /// The last request that waits was lost in part, and nothing came since.
     lost_inside: bool,
+    forgiving: bool,
+    /// Since a loss the client seems to ask ahead.
+    suspicion: Option<Suspicion>,
 }
+
+/// Requests in a row, each answered alone, after which a client is believed again
+/// to wait; see [`Fifo::forgiving`].
+const ANSWERED_ALONE: u64 = 3;
 
 /// Since the last loss.
 #[derive(Debug, Default)]
@@ -32,6 +39,24 @@ struct Doubt {
     asked: u64,
     /// Answers.
     answered: u64,
+}
+
+/// Whether requests and answers take turns.
+#[derive(Debug, Default)]
+struct Suspicion {
+    /// Requests in a row that came after exactly one answer.
+    alone: u64,
+    /// Answers since the last request.
+    answers: u64,
+}
+
+impl Suspicion {
+    /// A request: whether there have been enough by now.
+    fn ask(&mut self) -> bool {
+        self.alone = if self.answers == 1 { self.alone + 1 } else { 0 };
+        self.answers = 0;
+        self.alone >= ANSWERED_ALONE
+    }
 }
 
 impl<T> Fifo<T> {
@@ -47,7 +72,21 @@ impl<T> Fifo<T> {
             asks_ahead: false,
             waits: false,
             lost_inside: false,
+            forgiving: false,
+            suspicion: None,
         }
+    }
+
+    /// For a protocol with requests that have no answer, and clients that hardly
+    /// ever ask ahead. If one of those requests is lost, the next one looks as if
+    /// it was asked ahead. That is not held against the client for ever: a few
+    /// requests, each answered before the next one, and it is paired again. As
+    /// after a late join, one that keeps exactly one request ahead all the time
+    /// cannot be told from one that waits, if it began to just then; one that was
+    /// seen to ask ahead before the loss is not forgiven.
+    #[must_use]
+    pub fn forgiving(self) -> Self {
+        Self { forgiving: true, ..self }
     }
 
     /// A request begins. It is given back if it cannot be known which answer
@@ -57,13 +96,24 @@ impl<T> Fifo<T> {
     /// The request.
     pub fn ask(&mut self, request: T) -> Result<(), T> {
         if let Some(doubt) = &mut self.doubt {
-            self.asks_ahead |= doubt.asked > doubt.answered;
-            let idle = self.pending.is_empty() && doubt.answered > 0 && doubt.asked <= doubt.answered;
-            if !idle || self.asks_ahead {
+            let seems_ahead = doubt.asked > doubt.answered;
+            let believed = match &mut self.suspicion {
+                Some(suspicion) => suspicion.ask(),
+                None if seems_ahead && self.forgiving => {
+                    self.suspicion = Some(Suspicion::default());
+                    false
+                }
+                None => {
+                    self.asks_ahead |= seems_ahead;
+                    doubt.answered > 0 && doubt.asked <= doubt.answered
+                }
+            };
+            if !believed || self.asks_ahead || !self.pending.is_empty() {
                 doubt.asked += 1;
                 return Err(request);
             }
             self.doubt = None;
+            self.suspicion = None;
         }
         self.asks_ahead |= !self.pending.is_empty();
         if self.pending.len() >= self.pending_max {
@@ -79,6 +129,9 @@ impl<T> Fifo<T> {
     pub fn answer(&mut self) -> Option<T> {
         let request = self.pending.pop_front();
         self.waits |= request.is_some() && self.pending.is_empty() && !self.asks_ahead;
+        if let Some(suspicion) = &mut self.suspicion {
+            suspicion.answers += 1;
+        }
         if let Some(doubt) = &mut self.doubt {
             // The answer to a request from before the loss proves as much as
             // any other that the client has waited.
@@ -122,6 +175,7 @@ impl<T> Fifo<T> {
     pub fn lose_requests(&mut self, inside: bool) {
         let inside = !self.pending.is_empty() && (inside || self.lost_inside);
         self.lost_inside = inside;
+        self.suspicion = self.suspicion.take().map(|_| Suspicion::default());
         self.doubt = Some(Doubt { asked: u64::from(!inside), answered: 0 });
     }
 
@@ -129,6 +183,7 @@ impl<T> Fifo<T> {
     /// They are given back.
     pub fn lose_answers(&mut self) -> Vec<T> {
         let unpaired: Vec<T> = self.pending.drain(..).collect();
+        self.suspicion = self.suspicion.take().map(|_| Suspicion::default());
         // A client that always waited has its answer when it asks again.
         let answered = u64::from(self.waits && !self.asks_ahead);
         match &mut self.doubt {
@@ -282,6 +337,39 @@ mod tests {
         assert_eq!(fifo.answer(), None);
         assert_eq!(fifo.ask(2), Ok(()));
         assert_eq!(fifo.answer(), Some(2));
+    }
+
+    #[test]
+    fn what_only_seems_to_be_asked_ahead_is_forgiven() {
+        let mut fifo = fifo().forgiving();
+        fifo.ask(1).unwrap();
+        fifo.answer().unwrap();
+        // Lost is a request that has no answer.
+        fifo.lose_requests(false);
+        for request in 2..5 {
+            assert_eq!(fifo.ask(request), Err(request));
+            assert_eq!(fifo.answer(), None);
+        }
+        assert_eq!((fifo.ask(5), fifo.answer()), (Ok(()), Some(5)));
+    }
+
+    #[test]
+    fn what_was_asked_ahead_is_not_forgiven() {
+        let mut fifo = fifo().forgiving();
+        fifo.ask(1).unwrap();
+        fifo.ask(2).unwrap();
+        (fifo.answer().unwrap(), fifo.answer().unwrap());
+        fifo.lose_requests(false);
+        for request in 3..9 {
+            assert_eq!(fifo.ask(request), Err(request));
+            assert_eq!(fifo.answer(), None);
+        }
+        let mut fifo = Fifo::new(4, true).forgiving();
+        for request in 0..9 {
+            // Two at a time: never alone.
+            assert_eq!((fifo.ask(request), fifo.ask(request)), (Err(request), Err(request)));
+            assert_eq!((fifo.answer(), fifo.answer()), (None, None));
+        }
     }
 
     #[test]

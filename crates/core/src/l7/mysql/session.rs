@@ -144,7 +144,7 @@ impl Session {
             escapes: None,
             login: !late,
             logged_in: late,
-            pending: Fifo::new(PENDING_MAX, late),
+            pending: Fifo::new(PENDING_MAX, late).forgiving(),
             text_bytes: 0,
             open: None,
             followed: None,

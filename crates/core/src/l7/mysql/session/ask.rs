@@ -119,7 +119,8 @@ impl Session {
         first_answer: u8,
     ) {
         let asked = self.asked(command, request, capture, first_answer);
-        self.text_bytes += asked.statement.text.len() + asked.values.len();
+        let text_bytes = asked.statement.text.len() + asked.values.len();
+        self.text_bytes += text_bytes;
         if self.text_bytes > TEXT_BYTES_MAX {
             self.mistrust(cx);
         }
@@ -133,6 +134,7 @@ impl Session {
                 }
             }
             Err(asked) => {
+                self.text_bytes = self.text_bytes.saturating_sub(text_bytes);
                 self.no_answer(cx, &asked);
                 self.doubt = true;
                 if alone {

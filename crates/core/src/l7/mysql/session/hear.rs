@@ -156,7 +156,12 @@ impl Session {
 
     /// What the server says does not fit: begin to pair anew.
     pub(super) fn mistrust(&mut self, cx: &mut Context<'_>) {
+        let doubted = self.doubt;
         self.server_lost(cx, None);
+        if doubted {
+            // That it was answered is no proof any more.
+            self.pending.lose_requests(false);
+        }
     }
 
     pub(in crate::l7::mysql) fn server_lost(&mut self, cx: &mut Context<'_>, gap: Option<Gap>) {

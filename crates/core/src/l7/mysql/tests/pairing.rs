@@ -89,6 +89,23 @@ fn after_a_lost_command_its_answer_stands_alone() {
 }
 
 #[test]
+fn after_a_lost_command_without_an_answer_it_finds_its_feet() {
+    let mut played = Played::new(&PROTOCOL);
+    played.turns(&hello(OLD)).data(ToServer, &select("a")).data(ToClient, &rows(1, &["1"], 2));
+    let close = command(0x19, 7_u32.to_le_bytes());
+    played.gap(ToServer, close.len() as u64, Gap::Lost);
+    for name in ["b", "c", "d", "e"] {
+        played.data(ToServer, &select(name)).data(ToClient, &rows(1, &["1"], 2));
+    }
+    played.finish(End::Fin);
+    let paired: Vec<_> = pairs(&played.exchanges).into_iter().filter(|one| one.1 && one.2).collect();
+    assert_eq!(
+        paired,
+        [("shop", true, true), ("SELECT a FROM t", true, true), ("SELECT e FROM t", true, true)]
+    );
+}
+
+#[test]
 fn long_messages_are_counted_and_not_kept() {
     let long = 0xff_ffff;
     let mut played = Played::new(&PROTOCOL);
