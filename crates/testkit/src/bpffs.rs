@@ -57,7 +57,7 @@ impl Drop for Bpffs {
 
 fn remove(path: &Path) {
     // Lazily: a process that is about to end may have a folder open.
-    let _ = Command::new("umount").arg("--lazy").arg(path).stderr(Stdio::null()).status();
+    let _ = Command::new("umount").arg("-l").arg(path).stderr(Stdio::null()).status();
     let _ = fs::remove_dir(path);
 }
 
