@@ -57,11 +57,11 @@ pub fn run(arguments: &ObserveArgs) -> Result<ExitCode, Error> {
         interfaces,
     };
     let mut session = match Session::start(plan.clone()) {
-        Err(Error::Pin(PinError::InUse { .. })) => {
-            notice(
-                "a weir that runs has the table of redirected connections; this one counts on its own, and shows \
-                 each of them as two: as the client and as the server see it",
-            );
+        Err(Error::Pin(error)) if is_anothers(&error) => {
+            notice(&format!(
+                "{error}; this weir counts on its own, and shows a redirected connection as two: as its client and as \
+                 its server see it"
+            ));
             plan.pins = None;
             Session::start(plan.clone())?
         }
@@ -73,6 +73,18 @@ pub fn run(arguments: &ObserveArgs) -> Result<ExitCode, Error> {
     }
     session.run()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether the pinned state is there, and not for this weir to read.
+fn is_anothers(error: &PinError) -> bool {
+    matches!(
+        error,
+        PinError::InUse { .. }
+            | PinError::OtherVersion { .. }
+            | PinError::OtherMap { .. }
+            | PinError::OtherTableSize { .. }
+            | PinError::OtherNamespace { .. }
+    )
 }
 
 /// Checks the filter.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use weir_testkit::tc::{self, Hook};
 use weir_testkit::traffic::{self, EchoServer};
@@ -193,8 +193,12 @@ fn root_formats_and_errors_come_through() {
     assert_eq!(nonsense.status.code(), Some(2), "{nonsense:?}");
 
     // A reader that has enough.
-    let mut head =
-        host.command(&["observe", "-o", "jsonl"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut head = host
+        .command(&["observe", "-o", "jsonl"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     drop(head.stdout.take());
     wait_until(LIMIT, "it ends quietly", || {
         traffic::ping(host.container("web"), Topology::HOST_IPV4, 1, 56);
@@ -311,4 +315,29 @@ fn root_where_nothing_can_be_pinned_it_is_said() {
     let said = stderr(&host.output(&["run"]));
     assert!(said.contains("is mounted read-only") && said.contains("remount,rw"), "{said}");
     assert_eq!(host.programs(), 0);
+}
+
+/// State that is not this weir's to read keeps nobody from looking.
+#[test]
+fn root_an_observer_does_without_state_that_it_cannot_read() {
+    require_root!();
+    let host = Host::new(&["web"]);
+    fs::create_dir_all(host.bpffs.path().join("weir/v99999")).unwrap();
+    let weir = host.observe(&["--engine", "none"]);
+    weir.daemon.wait_for_line(Stream::Err, LIMIT, |line| line.contains("version 99999 of the maps"));
+    traffic::ping(host.container("web"), Topology::HOST_IPV4, 1, 56);
+    weir.finish().flow(|flow| flow["protocol"] == "icmp");
+    assert_eq!(host.programs(), 0);
+    let run = host.output(&["run"]);
+    assert!(stderr(&run).contains("version 99999") && stderr(&run).contains("weir down"), "{run:?}");
+
+    // Beside a weir that runs, for options of its own.
+    assert!(host.output(&["down"]).status.success());
+    let run = host.run();
+    let weir = host.observe(&["--max-flows", "64"]);
+    weir.daemon.wait_for_line(Stream::Err, LIMIT, |line| line.contains("counts on its own"));
+    assert_eq!(host.programs(), 4);
+    weir.finish();
+    assert_eq!(host.programs(), 2);
+    end(run);
 }
