@@ -175,6 +175,14 @@ fn the_test_can_tell() {
         assert!(planted, "{word} stands nowhere");
         assert!(leak(&format!("some {} words", &word[3..8]), word).is_some());
     }
+    let output = read(&["-o", "jsonl"], &whole());
+    let paired: Vec<_> = output.lines().filter(|line| line.contains("\"matched\":\"yes\"")).collect();
+    for protocol in ["http", "websocket", "grpc", "redis", "postgresql", "mysql"] {
+        let name = format!("\"protocol\":\"{protocol}\"");
+        assert!(paired.iter().any(|line| line.contains(&name)), "{protocol} is not read:\n{output}");
+    }
+    let version = "\"network.protocol.version\":\"2\"";
+    assert!(paired.iter().any(|line| line.contains(version)), "HTTP/2 is not read:\n{output}");
 }
 
 #[test]
