@@ -27,6 +27,14 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
+fn requests(capture: &Path) -> Vec<Value> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+    let output = command.args(["read", "-o", "jsonl"]).arg(capture).output().unwrap();
+    assert!(output.status.success(), "{capture:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let records = lines(&String::from_utf8(output.stdout).unwrap());
+    records.into_iter().filter(|record| record["kind"] == "request").collect()
+}
+
 #[test]
 fn mysql_is_what_its_client_says() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/mysql");
@@ -41,12 +49,7 @@ fn mysql_is_what_its_client_says() {
                 affected: entry["affected"].as_u64().unwrap_or(0),
             })
             .collect();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
-        let capture = folder.join(format!("{name}.pcap.gz"));
-        let output = command.args(["read", "-o", "jsonl"]).arg(capture).output().unwrap();
-        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
-        let records = lines(&String::from_utf8(output.stdout).unwrap());
-        let requests: Vec<_> = records.iter().filter(|record| record["kind"] == "request").collect();
+        let requests = requests(&folder.join(format!("{name}.pcap.gz")));
         let read: Vec<Told> = requests
             .iter()
             .map(|record| Told {
@@ -62,4 +65,30 @@ fn mysql_is_what_its_client_says() {
             assert_eq!(record["attributes"]["db.system.name"], "mariadb", "{name}: {record}");
         }
     }
+}
+
+#[test]
+fn grpc_is_what_its_client_says() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/grpc");
+    let log = std::fs::read_to_string(folder.join("calls.jsonl")).unwrap();
+    let said: Vec<_> = lines(&log)
+        .iter()
+        .map(|entry| {
+            // That its time was over, the client knows; what it says is that it does not want it any more.
+            let status = text(&entry["status"]).replace("DEADLINE_EXCEEDED", "CANCEL");
+            (text(&entry["operation"]), status, entry["sent"].as_u64(), entry["received"].as_u64())
+        })
+        .collect();
+    let requests = requests(&folder.join("calls.pcap.gz"));
+    let read: Vec<_> = requests
+        .iter()
+        .map(|record| {
+            let messages = |name: &str| record["attributes"][name].as_u64();
+            let received = messages("weir.rpc.received_messages").unwrap_or(0);
+            let sent = messages("weir.rpc.sent_messages");
+            (text(&record["operation"]), text(&record["status"]), sent, Some(received))
+        })
+        .collect();
+    assert_eq!(read, said);
+    assert!(requests.iter().all(|record| record["protocol"] == "grpc"));
 }
