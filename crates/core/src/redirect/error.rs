@@ -300,6 +300,17 @@ pub enum Warning {
         /// Why.
         reason: String,
     },
+    /// The host's own address.
+    #[error(
+        "the rule \"{rule}\": {address} is this host's: connections of containers to it are redirected, those of the \
+         host itself and from outside are not"
+    )]
+    HostAddress {
+        /// The rule's name.
+        rule: String,
+        /// Of what is redirected.
+        address: IpAddr,
+    },
     /// Containers changed so that two rules contradict each other.
     #[error("the rules \"{first}\" and \"{second}\" are now both about {what}: \"{first}\" goes first")]
     NowContradict {

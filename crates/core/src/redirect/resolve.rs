@@ -106,6 +106,9 @@ pub(super) fn resolve<'a>(
             _ => return Err(reason),
         }
     }
+    for variant in variants.iter().filter(|one| surroundings.host_addresses.contains(&one.address)) {
+        warnings.push(Warning::HostAddress { rule: rule.name.to_string(), address: variant.address });
+    }
     let same = |target: &ResolvedTarget, variant: &Variant| {
         target.address == variant.address && target.port_first == 0 && variant.source.is_none()
     };

@@ -1,9 +1,9 @@
 //! Rules against a small host: what they become, and what is refused.
 
+mod properties;
+
 use std::net::IpAddr;
 use std::sync::Arc;
-
-use proptest::prelude::*;
 
 use super::*;
 use crate::endpoint::Container;
@@ -290,6 +290,7 @@ fn what_does_not_run_is_a_warning() {
             "web:80 api:80 source=10.9.9.9",
             "connections to fd00::2 stay as they are: --source 10.9.9.9 is IPv4",
         ),
+        ("192.0.2.1:80 four:80", "192.0.2.1 is this host's: connections of containers to it are redirected"),
         ("web:80 api:80 from=four", "connections to fd00::2 stay as they are: --from four has no IPv6"),
     ] {
         let warnings = check(&[text]).unwrap_or_else(|error| panic!("{text}: {error}"));
@@ -353,7 +354,8 @@ fn everything_sent_to_an_address_is_any_protocol() {
     let udp = compiled(&["udp/10.99.0.1 198.51.100.7"]);
     assert_eq!(udp.matches[&ip("10.99.0.1")][0].protocol, 17);
     assert_eq!(udp.virtual_addresses[&ip("10.99.0.1")].target, None, "outside");
-    assert!(compiled(&["192.0.2.1:80 four:80"]).virtual_addresses.is_empty(), "the host has it");
+    let (of_host, _) = set(&["192.0.2.1:80 four:80"]).compile(&host());
+    assert!(of_host.virtual_addresses.is_empty(), "the host has it");
 }
 
 #[test]
@@ -448,63 +450,4 @@ fn rules_are_found_removed_and_end() {
     assert_eq!(set.remove_expired(50), [3]);
     assert_eq!((set.last_number(), set.iter().count()), (3, 1));
     assert_eq!(RuleSet::new([(7, kept("a", "four:1 :2"))].into(), 3).last_number(), 7);
-}
-
-proptest! {
-    #[test]
-    fn no_text_makes_the_parsers_panic(text in "[a-z0-9.:,=\\[\\]/-]{0,24}") {
-        let _ = text.parse::<Match>();
-        let _ = text.parse::<Targets>();
-        let _ = text.parse::<Clients>();
-    }
-
-    /// What is printed is read as the same.
-    #[test]
-    fn text_and_meaning_agree(text in "([a-z]{1,4}|10\\.0\\.0\\.[0-9]|\\[fd00::[0-9]\\])?(:[0-9]{1,4}(-[0-9]{4})?)?(=[0-9])?") {
-        if let Ok(asked) = text.parse::<Match>() {
-            prop_assert_eq!(asked.to_string().parse::<Match>(), Ok(asked));
-        }
-        if let Ok(targets) = text.parse::<Targets>() {
-            prop_assert_eq!(targets.to_string().parse::<Targets>(), Ok(targets));
-        }
-    }
-
-    /// Of any rules that are taken one after the other, the kernel gets a table
-    /// in which every number has its rule and every slot its target, and in
-    /// which no match stands behind one that is less specific in its ports.
-    #[test]
-    fn compiled_tables_hold_together(
-        texts in prop::collection::vec(
-            "(tcp/|udp/)?(web|api|four|both|10\\.99\\.0\\.1):[1-4](-4)? (:5|:1-4|api:9|api,four=3|db:6|six)( from=(four|10\\.0\\.0\\.0/2[0-9]))?",
-            1..12,
-        )
-    ) {
-        let mut set = RuleSet::default();
-        for (index, text) in texts.iter().enumerate() {
-            let Ok(rule) = rule(text) else { continue };
-            let name = format!("r{index}").parse().unwrap();
-            let kept = KeptRule { rule: Rule { name, ..rule }, ..self::kept("x", "four:1 :2") };
-            let number = set.add(kept).unwrap();
-            if set.check(number, &host()).is_err() {
-                set.remove(number);
-            }
-        }
-        let (compiled, warnings) = set.compile(&host());
-        let wrong =
-            |one: &Warning| matches!(one, Warning::NowContradict { .. } | Warning::NoEffect { .. });
-        prop_assert!(!warnings.iter().any(wrong), "{warnings:?}");
-        for (address, matches) in &compiled.matches {
-            for pair in matches.windows(2) {
-                let width = |one: &CompiledMatch| one.port_last - one.port_first;
-                prop_assert!(width(&pair[0]) <= width(&pair[1]));
-            }
-            for found in matches {
-                let rule = &compiled.rules[&found.rule];
-                prop_assert_eq!(rule.slots.len(), SLOTS);
-                let v4 = |target: &TargetId| compiled.targets[target].address.is_ipv4();
-                prop_assert!(rule.slots.iter().all(|slot| v4(slot) == address.is_ipv4()));
-                prop_assert_eq!(found.limited, compiled.clients.iter().any(|(id, _)| *id == found.rule));
-            }
-        }
-    }
 }

@@ -320,6 +320,13 @@ fn root_weir_run_follows_a_container_to_its_new_address() {
         let _server = EchoServer::tcp_at(host.namespace("web"), host.address("web", 80));
         assert!(answers(host.namespace("client"), before));
     }
+    // It is told of the SSH connection of whoever asks.
+    let ssh = format!("192.0.2.9 50000 {} 22", before.ip());
+    let args = ["redirect", "add", &format!("{}:22", host.name("web")), ":2222"];
+    let refused = host.weir(&args).env("SSH_CONNECTION", &ssh).output().unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("the very way of your SSH connection"));
+    assert_eq!(refused.status.code(), Some(2));
+
     // What a restart may bring: another interface with another address.
     let moved = SocketAddr::new(IpAddr::from([10, 99, 0, 200]), 80);
     host.topology.host().ip_batch(&format!(
