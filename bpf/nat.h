@@ -57,6 +57,13 @@ static __always_inline bool nat_is_icmp(__u8 protocol)
 	return protocol == PROTOCOL_ICMP || protocol == PROTOCOL_ICMPV6;
 }
 
+/* A place in the packet, or NULL. Compared and added must be one register, as in cursor_take(). */
+static __always_inline void *nat_at(void *data, __u32 offset)
+{
+	asm volatile("" : "+r"(offset));
+	return offset > HEADERS_BYTES_MAX ? NULL : data + offset;
+}
+
 static __always_inline void nat_write_macs(struct ethernet_header *header, const struct translation *way)
 {
 	if (way->set_destination_mac)
@@ -112,24 +119,18 @@ static __always_inline int nat_write_ipv6(void *at, const void *end, const struc
 static __noinline int nat_write(struct __sk_buff *skb, const struct packet *packet, const struct translation *way)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	__u32 ip_offset = packet->ip_offset, transport_offset = packet->transport_offset;
+	void *ip = nat_at(data, packet->ip_offset), *transport = nat_at(data, packet->transport_offset);
 	struct ethernet_header *ethernet = data;
 
-	/* Compared and added must be one register, as in cursor_take(). */
-	asm volatile("" : "+r"(ip_offset));
-	asm volatile("" : "+r"(transport_offset));
-	if (ip_offset > HEADERS_BYTES_MAX || transport_offset > HEADERS_BYTES_MAX)
-		return PARSE_SHORT;
-	if ((void *)(ethernet + 1) > end)
+	if (!ip || !transport || (void *)(ethernet + 1) > end)
 		return PARSE_SHORT;
 	if (way->set_ports && !packet->later_fragment &&
-	    nat_write_ports(data + transport_offset, end, packet->key.protocol, way->source_port,
-			    way->destination_port))
+	    nat_write_ports(transport, end, packet->key.protocol, way->source_port, way->destination_port))
 		return PARSE_SHORT;
 	nat_write_macs(ethernet, way);
 	if (packet->ipv6)
-		return nat_write_ipv6(data + ip_offset, end, way);
-	return nat_write_ipv4(data + ip_offset, end, way);
+		return nat_write_ipv6(ip, end, way);
+	return nat_write_ipv4(ip, end, way);
 }
 
 /*

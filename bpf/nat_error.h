@@ -112,31 +112,27 @@ static __always_inline __u32 nat_error_transport(void *at, const void *end, __u8
 static __noinline int nat_rewrite_error(struct __sk_buff *skb, struct decision *decision, const struct translation *way)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	__u32 outer = decision->packet.ip_offset, quote = decision->quote.ip_offset;
-	__u32 transport = decision->quote.transport_offset;
+	void *outer = nat_at(data, decision->packet.ip_offset);
+	void *quote = nat_at(data, decision->quote.ip_offset);
+	void *transport = nat_at(data, decision->quote.transport_offset);
 	__u32 checksum = decision->packet.transport_offset + ICMP_CHECKSUM_OFFSET;
 	struct ethernet_header *ethernet = data;
 	struct nat_error_sums sums = {};
 	bool ipv6 = decision->packet.ipv6;
 	int error;
 
-	if (!way)
-		return PARSE_SHORT;
-	asm volatile("" : "+r"(outer));
-	asm volatile("" : "+r"(quote));
-	asm volatile("" : "+r"(transport));
-	if (outer > HEADERS_BYTES_MAX || quote > HEADERS_BYTES_MAX || transport > HEADERS_BYTES_MAX)
+	if (!way || !outer || !quote || !transport)
 		return PARSE_SHORT;
 	if ((void *)(ethernet + 1) > end)
 		return PARSE_SHORT;
 	if (ipv6)
-		error = nat_error_ipv6(data + outer, data + quote, end, way, &sums);
+		error = nat_error_ipv6(outer, quote, end, way, &sums);
 	else
-		error = nat_error_ipv4(data + outer, data + quote, end, way, &sums);
+		error = nat_error_ipv4(outer, quote, end, way, &sums);
 	if (error)
 		return error;
 	if (!decision->quote.later_fragment)
-		sums.quote = nat_error_transport(data + transport, end, decision->quote.key.protocol, way, sums.quote);
+		sums.quote = nat_error_transport(transport, end, decision->quote.key.protocol, way, sums.quote);
 	nat_write_macs(ethernet, way);
 	error = bpf_l4_csum_replace(skb, checksum, 0, sums.quote, 0);
 	if (ipv6 && !error)

@@ -9,4 +9,5 @@ mod errors;
 mod lab;
 mod neighbors;
 mod property;
+mod real;
 mod table;
