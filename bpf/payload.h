@@ -273,7 +273,7 @@ static __noinline bool payload_begins(struct __sk_buff *skb, struct flow *flow, 
 /* How many of `bytes`, which follow `before` others in their turn, are copied. */
 static __always_inline __u32 payload_share(__u32 before, __u32 bytes)
 {
-	__u32 share = bytes;
+	__u32 share = bytes, head;
 
 	if (config.turn_bytes_max) {
 		if (before >= config.turn_bytes_max)
@@ -282,9 +282,10 @@ static __always_inline __u32 payload_share(__u32 before, __u32 bytes)
 			share = config.turn_bytes_max - before;
 	}
 	/* Bodies go first. */
-	if (before >= TURN_HEAD_BYTES && payload_ring_used() > config.payload_ring_bytes / 2) {
-		__sync_fetch_and_add(&losses.payload_shed_bytes, share);
-		return 0;
+	if (before + share > TURN_HEAD_BYTES && payload_ring_used() > config.payload_ring_bytes / 2) {
+		head = before < TURN_HEAD_BYTES ? TURN_HEAD_BYTES - before : 0;
+		__sync_fetch_and_add(&losses.payload_shed_bytes, share - head);
+		share = head;
 	}
 	return share;
 }

@@ -31,6 +31,15 @@ test     iperf3           iperf3                        load
 test     docker.io        dockerd                       an engine of the tests' own (the package starts one for the host too)
 test     docker-cli|docker.io  docker                   its client
 test     busybox-static   package                       the only file in the tests' container image
+test     nginx-light      nginx                         servers whose requests weir must find
+test     redis-server     redis-server                  likewise
+test     postgresql       /usr/lib/postgresql           likewise
+test     postgresql-client  psql                        asks PostgreSQL
+test     mariadb-server   mariadbd                      likewise
+test     mariadb-client   mariadb                       asks MariaDB
+test     nghttp2-server   nghttpd                       an HTTP/2 server
+test     nghttp2-client   h2load                        asks HTTP/2 servers
+test     curl             curl                          asks HTTP servers
 fuzz     g++              c++                           compiles libFuzzer
 kernels  qemu-system-x86  qemu-system-x86_64            boots the kernels
 kernels  busybox-static   package                       their user space

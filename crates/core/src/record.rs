@@ -267,6 +267,12 @@ pub struct SummaryRecord {
     /// Requests found, whatever the filter. Absent where none are looked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requests: Option<u64>,
+    /// Payload that was copied out of the kernel to be read. Absent where none is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub captured_bytes: Option<u64>,
+    /// Payload that was not copied, because nobody needs it: bodies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_out_bytes: Option<u64>,
     /// Records printed.
     pub records: u64,
     /// Packets that are no flow by their nature, or were counted already, by reason.

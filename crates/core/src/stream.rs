@@ -119,6 +119,11 @@ impl Connection {
         self.halves[side.index()].come_to(seq, &mut |piece| deliver(side, piece));
     }
 
+    /// Nothing more comes of what this end has sent before `seq`: what is missing is lost.
+    pub fn lack(&mut self, side: Side, seq: u32, deliver: &mut impl FnMut(Side, Piece<'_>)) {
+        self.halves[side.index()].lack(seq, &mut |piece| deliver(side, piece));
+    }
+
     /// Who opened it, if its SYN or SYN-ACK was seen.
     #[must_use]
     pub fn client(&self) -> Option<Side> {

@@ -193,6 +193,8 @@ fn summary() -> SummaryRecord {
         packets: 11,
         bytes: 1200,
         requests: Some(1),
+        captured_bytes: Some(1),
+        left_out_bytes: Some(1),
         records: 2,
         not_flows: BTreeMap::new(),
         not_parsed: [("encrypted", 1)].into(),
@@ -251,6 +253,8 @@ fn every_loss_reason_is_documented() {
     lost.insert("output_full".to_owned());
     // Counted by `weir read`.
     lost.insert("file_cut_off".to_owned());
+    // Counted from the flow table, by `weir audit`.
+    lost.insert("conversations_refused".to_owned());
     assert_eq!(lost, documented("### reasons for lost"));
     assert_eq!(named(not_flows), documented("### reasons for not_flows"));
     assert_eq!(names(l7::Why::ALL.map(l7::Why::name)), documented("### reasons for not_parsed"));

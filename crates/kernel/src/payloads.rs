@@ -21,9 +21,13 @@ pub trait PayloadListener: Send {
     /// One record. What is wanted of its flow from now on goes to `captures`.
     fn payload(&mut self, seen: &PayloadSeen<'_>, captures: &Captures);
 
-    /// The ring is empty, or many records have come: a good moment to hand on
-    /// what they gave. Comes several times a second even if no record does.
+    /// Many records have come, or the ring is empty: a good moment to hand on what
+    /// they gave.
     fn rest(&mut self, captures: &Captures);
+
+    /// The ring is empty: all that passed until now has been handed over. Comes
+    /// several times a second even if no record does.
+    fn idle(&mut self, captures: &Captures);
 
     /// No more records will come.
     fn finish(&mut self);
@@ -96,6 +100,10 @@ impl<L: PayloadListener> Consumer for PayloadConsumer<L> {
 
     fn rest(&mut self) {
         self.listener.rest(&self.captures);
+    }
+
+    fn idle(&mut self) {
+        self.listener.idle(&self.captures);
     }
 
     fn finish(&mut self) {

@@ -63,8 +63,11 @@ pub(crate) trait Consumer: Send {
     /// One record.
     fn record(&mut self, bytes: &[u8]);
 
-    /// There are no more of them for now, or a batch's worth has come.
+    /// A batch's worth of them has come, or there are no more for now.
     fn rest(&mut self);
+
+    /// There are no more of them for now: everything that was said until now has been read.
+    fn idle(&mut self) {}
 
     /// There will be no more.
     fn finish(&mut self) {}
@@ -183,6 +186,7 @@ fn drain(ring: &RingBuffer<'_>, consumer: &Mutex<impl Consumer>) -> bool {
         any = true;
         lock(consumer).rest();
     }
+    lock(consumer).idle();
     any
 }
 
@@ -215,7 +219,10 @@ fn run(
                 Naps::UntilFilling => {
                     sleeps.set(NAPS_FLAG);
                     // Takes out what woke it; what comes without waking it is drained next.
-                    ring.poll_raw(DRAIN_INTERVAL);
+                    if ring.poll_raw(DRAIN_INTERVAL) > 0 {
+                        last_record = Instant::now();
+                        lock(consumer).rest();
+                    }
                     sleeps.set(AWAKE_FLAG);
                 }
             }

@@ -1,5 +1,6 @@
 //! The command line: what the user typed, checked.
 
+mod audit;
 mod filters;
 mod output;
 mod redirect;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use audit::{AuditArgs, AuditStats, PayloadArgs, RequestsArgs};
 pub use filters::{AuditFilterArgs, FilterArgs, expand_not};
 pub use output::{ColorChoice, OutputArgs};
 pub use redirect::{
@@ -37,6 +39,8 @@ pub struct Cli {
 pub enum Command {
     /// Show live flows, one line each.
     Observe(Box<ObserveArgs>),
+    /// Show live requests (HTTP, Redis, PostgreSQL, ...), one line each.
+    Audit(Box<AuditArgs>),
     /// Read requests out of capture files (pcap, pcapng), one line each.
     Read(Box<ReadArgs>),
     /// Send connections elsewhere: rules for ports and addresses.
@@ -123,6 +127,14 @@ pub struct ObserveArgs {
     #[arg(long = "for", value_parser = parse_duration, value_name = "TIME", help_heading = "When to end")]
     pub for_: Option<Duration>,
 
+    /// How to watch this host.
+    #[command(flatten)]
+    pub host: HostArgs,
+}
+
+/// How to watch this host.
+#[derive(Debug, Args)]
+pub struct HostArgs {
     /// How to get at the packets.
     #[arg(long, value_enum, default_value = "auto", value_name = "METHOD", help_heading = "Host")]
     pub attach: AttachChoice,

@@ -4,6 +4,7 @@
 
 use std::io::Write;
 
+pub mod audit;
 pub mod cli;
 pub mod containers;
 pub mod doctor;

@@ -27,6 +27,7 @@ fn run() -> Result<ExitCode, Error> {
     let cli = Cli::parse_from(arguments);
     match cli.command {
         Command::Observe(arguments) => weir::observe::run(&arguments),
+        Command::Audit(arguments) => weir::audit::run(&arguments),
         Command::Read(arguments) => weir::read::run(&arguments),
         Command::Doctor(arguments) => weir::doctor::run(&arguments),
         Command::Redirect(arguments) => weir::redirect::run(&arguments),

@@ -35,25 +35,26 @@ pub fn run(arguments: &ObserveArgs) -> Result<ExitCode, Error> {
     let interfaces: Vec<_> = filter.interface_globs().cloned().collect();
     // These are about programs of its own; the weir that runs has its programs and interfaces already.
     let shares = !arguments.packets && interfaces.is_empty();
-    let as_it_is = arguments.attach == AttachChoice::Auto
-        && arguments.max_flows.is_none()
-        && arguments.engine == EngineChoice::Auto;
+    let as_it_is = arguments.host.attach == AttachChoice::Auto
+        && arguments.host.max_flows.is_none()
+        && arguments.host.engine == EngineChoice::Auto;
     if shares
         && as_it_is
-        && let Some(weir) = local::connect(&arguments.state.socket)
+        && let Some(weir) = local::connect(&arguments.host.state.socket)
     {
         return weir.ask(&request(arguments)?);
     }
-    let pins = arguments.state.pins();
+    let pins = arguments.host.state.pins();
     let mut plan = Plan {
         pins: (shares && pins.exists()).then_some(&pins),
-        max_flows: arguments.max_flows,
+        max_flows: arguments.host.max_flows,
         packet_events: arguments.packets,
+        audit: None,
         redirects: false,
         accelerate: false,
         quiet: false,
-        attach: arguments.attach,
-        engine: &arguments.engine,
+        attach: arguments.host.attach,
+        engine: &arguments.host.engine,
         interfaces,
     };
     let mut session = match Session::start(plan.clone()) {
@@ -67,9 +68,9 @@ pub fn run(arguments: &ObserveArgs) -> Result<ExitCode, Error> {
         }
         session => session?,
     };
-    session.observe(Observer::new(arguments.output.outlet(filter), arguments))?;
+    session.observe(Observer::of_flows(arguments.output.outlet(filter), arguments))?;
     if plan.pins.is_some() {
-        session.answer(&arguments.state.socket).unwrap_or_else(|error| notice(&error.to_string()));
+        session.answer(&arguments.host.state.socket).unwrap_or_else(|error| notice(&error.to_string()));
     }
     session.run()?;
     Ok(ExitCode::SUCCESS)
@@ -94,7 +95,7 @@ pub(crate) fn compile(arguments: &ObserveArgs) -> Result<Filter, Error> {
         None => Ok(filter),
         Some(name) => Err(Error::Usage(format!(
             "--protocol {name}: flows are told by their transport (tcp, udp, ...); requests by their \
-             application protocol, by weir read"
+             application protocol, by weir audit"
         ))),
     }
 }

@@ -171,6 +171,7 @@ fn plan<'a>(command: &'a RedirectCommand, pins: Option<&'a PinDirectory>) -> Pla
         pins,
         max_flows: None,
         packet_events: false,
+        audit: None,
         redirects: true,
         accelerate: false,
         quiet: true,

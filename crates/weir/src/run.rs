@@ -30,6 +30,7 @@ pub fn run(arguments: &RunArgs) -> Result<ExitCode, Error> {
         redirects: true,
         accelerate: arguments.accelerate,
         quiet: false,
+        audit: None,
         attach: arguments.attach,
         engine: &arguments.engine,
         interfaces: Vec::new(),

@@ -17,6 +17,7 @@ use weir_core::filter::NamePattern;
 use weir_kernel::attach::Attacher;
 use weir_kernel::{Datapath, Options, PinDirectory};
 
+use crate::audit::{AuditPlan, RequestsFound};
 use crate::cli::{AttachChoice, Cli, Command, ObserveArgs, RedirectCommand};
 use crate::containers::EngineChoice;
 use crate::error::Error;
@@ -49,6 +50,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) accelerate: bool,
     /// It does not say what it watches.
     pub(crate) quiet: bool,
+    /// Payload is read, and requests in it. Not with pinned maps: nobody would read it when this process is gone.
+    pub(crate) audit: Option<AuditPlan>,
     pub(crate) attach: AttachChoice,
     pub(crate) engine: &'a EngineChoice,
     /// Interfaces to watch; none: the veths of all containers.
@@ -61,6 +64,8 @@ pub(crate) struct Session {
     pipeline: Pipeline,
     redirects: Option<Follower>,
     events: Receiver<Vec<Event>>,
+    /// What payload gave; `None`: it is not read.
+    requests: Option<Receiver<RequestsFound>>,
     host: Receiver<HostEvent>,
     _watch: WatchHandle,
     signals: Receiver<i32>,
@@ -85,9 +90,9 @@ impl Session {
         let options = Options {
             max_flows,
             packet_events: plan.packet_events,
+            audit: plan.audit.as_ref().map(AuditPlan::options),
             redirects,
             accelerate: plan.accelerate,
-            ..Options::default()
         };
         let mut datapath = match plan.pins {
             Some(pins) => Datapath::pinned(&options, pins)?,
@@ -110,11 +115,21 @@ impl Session {
             true => Some(Follower::new(&datapath, plan.engine.clone())?),
             false => None,
         };
+        let requests = match &plan.audit {
+            Some(audit) => {
+                let (listener, flow_news, requests) = audit.listener();
+                datapath.start_payload_reader(listener)?;
+                pipeline.tell_flow_news(flow_news);
+                Some(requests)
+            }
+            None => None,
+        };
         Ok(Self {
             datapath,
             pipeline,
             redirects,
             events,
+            requests,
             host,
             _watch: watch,
             signals,
@@ -191,28 +206,50 @@ impl Session {
         self.datapath.stop_keeping();
         // If nothing is pinned, nothing more is counted from here on; what was is delivered and told.
         self.pipeline.detach();
-        let Self { datapath, pipeline, events, .. } = &mut self;
-        let mut drained = Ok(());
-        std::thread::scope(|scope| {
-            scope.spawn(|| datapath.stop_reader());
-            // To the end, come what may: the reader waits for room to deliver.
-            for batch in &*events {
-                if drained.is_ok() {
-                    drained = pipeline.events(&batch);
-                }
-            }
-        });
-        result.and(drained)?;
+        let told = self.pipeline.tell_progress();
+        let drained = self.drain();
+        result.and(told).and(drained)?;
         for id in self.pipeline.guests() {
             self.leave(id)?;
         }
         self.pipeline.leave(OWN, &self.datapath.losses())
     }
 
+    /// Ends the readers, and takes what they still deliver.
+    fn drain(&mut self) -> Result<(), Error> {
+        let Self { datapath, pipeline, events, requests, .. } = self;
+        let mut drained = Ok(());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                datapath.stop_payload_reader();
+                datapath.stop_reader();
+            });
+            // To the end, come what may: the readers wait for room to deliver.
+            let (mut events, mut requests) = (events.clone(), requests.clone().unwrap_or_else(never));
+            let (mut more_events, mut more_requests) = (true, pipeline.reads_payload());
+            while more_events || more_requests {
+                select! {
+                    recv(events) -> batch => match batch {
+                        Ok(batch) if drained.is_ok() => drained = pipeline.events(&batch),
+                        Ok(_) => {}
+                        Err(_) => (events, more_events) = (never(), false),
+                    },
+                    recv(requests) -> batch => match batch {
+                        Ok(batch) if drained.is_ok() => drained = pipeline.requests(batch),
+                        Ok(_) => {}
+                        Err(_) => (requests, more_requests) = (never(), false),
+                    },
+                }
+            }
+        });
+        drained
+    }
+
     /// Whatever comes first, until the end.
     fn go_on(&mut self) -> Result<(), Error> {
         // A host whose watch has ended has said so; there is nothing to wait for.
         let mut host = self.host.clone();
+        let requests = self.requests.clone().unwrap_or_else(never);
         while !self.pipeline.is_done() {
             let follow = self.redirects.as_ref().and_then(Follower::next_due);
             let due = [self.pipeline.next_due(), follow].into_iter().flatten().min();
@@ -222,6 +259,10 @@ impl Session {
             select! {
                 recv(self.events) -> batch => match batch {
                     Ok(batch) => self.pipeline.events(&batch)?,
+                    Err(_) => return Ok(()),
+                },
+                recv(requests) -> batch => match batch {
+                    Ok(batch) => self.pipeline.requests(batch)?,
                     Err(_) => return Ok(()),
                 },
                 recv(host) -> event => match event {
@@ -250,7 +291,7 @@ impl Session {
             for id in self.pipeline.done() {
                 self.leave(id)?;
             }
-            if self.events.is_empty() {
+            if self.events.is_empty() && requests.is_empty() {
                 self.pipeline.flush()?;
             }
         }
@@ -298,7 +339,8 @@ impl Session {
         let zone = zone.unwrap_or_else(TimeZone::system);
         let outlet = arguments.output.outlet_to(filter, zone, request.color, client.output());
         let reader = client.clone();
-        let observer = Observer::new(outlet, arguments).not_waited_for(Box::new(move || reader.has_room()));
+        let observer =
+            Observer::of_flows(outlet, arguments).not_waited_for(Box::new(move || reader.has_room()));
         self.pipeline.join(id, observer, &self.datapath.losses())?;
         client.notice(&self.pipeline.greeting());
         self.guests.insert(id, client.clone());

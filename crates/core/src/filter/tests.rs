@@ -312,6 +312,8 @@ fn the_summary_is_always_wanted() {
         packets: 0,
         bytes: 0,
         requests: None,
+        captured_bytes: None,
+        left_out_bytes: None,
         records: 0,
         not_flows: [].into(),
         not_parsed: [].into(),

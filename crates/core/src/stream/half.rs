@@ -111,6 +111,15 @@ impl Half {
         }
     }
 
+    pub(super) fn lack(&mut self, seq: u32, deliver: &mut impl FnMut(Piece<'_>)) {
+        let Some(place) = self.place(seq).filter(|_| !self.over) else { return };
+        self.acknowledged = self.acknowledged.max(place);
+        self.advance(deliver);
+        if place > self.at && !self.over {
+            self.give_up(place, Gap::Lost, deliver);
+        }
+    }
+
     /// The stream has come to `place`: what is missing before it and need not come will not.
     fn leave_out(&mut self, place: u64, deliver: &mut impl FnMut(Piece<'_>)) {
         let to = place.min(self.skipped_to);

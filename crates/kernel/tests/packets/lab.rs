@@ -73,6 +73,8 @@ impl PayloadListener for Collector {
 
     fn rest(&mut self, _captures: &Captures) {}
 
+    fn idle(&mut self, _captures: &Captures) {}
+
     fn finish(&mut self) {}
 }
 

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use weir_core::filter::Filter;
 use weir_core::flow::Totals;
+use weir_core::l7::{Tally, Why};
 use weir_core::loss::{EventLosses, Tallies};
-use weir_core::record::{FlowEvent, FlowRecord, PacketRecord, Record, SummaryRecord};
+use weir_core::record::{FlowEvent, FlowRecord, PacketRecord, Record, RequestRecord, SummaryRecord};
 use weir_core::scene::Scene;
 
 use crate::cli::ObserveArgs;
 use crate::error::Error;
 use crate::outlet::Outlet;
-use crate::output::Format;
 
 /// All that was counted until some moment.
 #[derive(Debug, Clone, Default)]
@@ -21,12 +21,33 @@ pub(crate) struct Sums {
     pub(super) tallies: Tallies,
     pub(super) losses: EventLosses,
     pub(super) names_evicted: u64,
+    /// Of requests, where they are read.
+    pub(super) audit: AuditSums,
+}
+
+/// What came of reading payload.
+#[derive(Debug, Clone, Default)]
+pub(super) struct AuditSums {
+    pub(super) requests: u64,
+    pub(super) tally: Tally,
+    /// Flows of which nothing was copied, for what they said began like no known protocol.
+    pub(super) not_understood: u64,
+    /// Flows of which nothing was copied, for there was no room.
+    pub(super) refused: u64,
+}
+
+/// What an observer is told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shows {
+    Flows,
+    Packets,
+    Requests,
 }
 
 /// One reader of records.
 pub(crate) struct Observer {
     outlet: Outlet,
-    packets: bool,
+    shows: Shows,
     /// Whether flows that outlive the reading get a last record: programs want their
     /// counters, a person would have to read a line for each.
     leftovers: bool,
@@ -60,20 +81,33 @@ struct Updates {
 }
 
 impl Observer {
-    pub(crate) fn new(outlet: Outlet, arguments: &ObserveArgs) -> Self {
+    pub(crate) fn of_flows(outlet: Outlet, arguments: &ObserveArgs) -> Self {
         let now = Instant::now();
+        let shows = if arguments.packets { Shows::Packets } else { Shows::Flows };
         Self {
-            outlet,
-            packets: arguments.packets,
-            leftovers: matches!(arguments.output.format, Format::Json | Format::Jsonl),
-            finishing: false,
+            leftovers: arguments.output.format.is_for_programs(),
             updates: arguments.updates.map(|every| Updates {
                 every,
                 next: now + every,
                 waiting: HashMap::new(),
             }),
-            lasts: arguments.for_,
-            came: Came { at: now, at_ns: 0, before: Sums::default() },
+            ..Self::new(outlet, shows, arguments.for_)
+        }
+    }
+
+    pub(crate) fn of_requests(outlet: Outlet, lasts: Option<Duration>) -> Self {
+        Self::new(outlet, Shows::Requests, lasts)
+    }
+
+    fn new(outlet: Outlet, shows: Shows, lasts: Option<Duration>) -> Self {
+        Self {
+            outlet,
+            shows,
+            leftovers: false,
+            finishing: false,
+            updates: None,
+            lasts,
+            came: Came { at: Instant::now(), at_ns: 0, before: Sums::default() },
             backlog: None,
             untaken: 0,
         }
@@ -82,6 +116,14 @@ impl Observer {
     /// The same, for a reader that is not waited for: without room, records are dropped and counted.
     pub(crate) fn not_waited_for(self, has_room: Backlog) -> Self {
         Self { backlog: Some(has_room), ..self }
+    }
+
+    pub(super) fn shows_flows(&self) -> bool {
+        self.shows == Shows::Flows
+    }
+
+    pub(super) fn shows_requests(&self) -> bool {
+        self.shows == Shows::Requests && !self.outlet.is_done()
     }
 
     pub(super) fn filter(&self) -> &Filter {
@@ -117,7 +159,7 @@ impl Observer {
 
     /// Takes what is reported of a flow whose last packet came at `last_ns`.
     pub(super) fn flow(&mut self, record: &FlowRecord, last_ns: u64) {
-        if self.packets || self.outlet.is_done() || last_ns < self.came.at_ns {
+        if self.shows != Shows::Flows || self.outlet.is_done() || last_ns < self.came.at_ns {
             return;
         }
         match record.event {
@@ -139,9 +181,13 @@ impl Observer {
     }
 
     pub(super) fn packet(&mut self, record: &PacketRecord) {
-        if self.packets && !self.outlet.is_done() {
+        if self.shows == Shows::Packets && !self.outlet.is_done() {
             self.write(Record::Packet(record.clone()));
         }
+    }
+
+    pub(super) fn request(&mut self, record: RequestRecord) {
+        self.write(Record::Request(Box::new(record)));
     }
 
     /// The table was read: writes the updates that are due.
@@ -195,10 +241,24 @@ impl Observer {
         let events = std::iter::zip(now.losses.named(), before.losses.named())
             .map(|((name, now), (_, before))| (name, now.saturating_sub(before)));
         let names = now.names_evicted.saturating_sub(before.names_evicted);
+        let audits = self.shows == Shows::Requests;
+        // They begin with the programs: there was nothing before.
+        let audit = audits.then_some(&now.audit);
+        let of_streams = audit.into_iter().flat_map(|audit| {
+            audit.tally.losses().into_iter().chain([("conversations_refused", audit.refused)])
+        });
         let own = [("dns_names_evicted", names), ("output_full", self.untaken)];
-        for (name, count) in events.chain(own) {
+        for (name, count) in events.chain(own).chain(of_streams) {
             if count > 0 {
                 lost.insert(name, count);
+            }
+        }
+        let mut not_parsed: BTreeMap<&'static str, u64> = BTreeMap::new();
+        if let Some(audit) = audit {
+            let by_kernel =
+                (audit.not_understood > 0).then_some((&Why::NotUnderstood, &audit.not_understood));
+            for (why, count) in audit.tally.bypassed.iter().chain(by_kernel) {
+                *not_parsed.entry(why.name()).or_default() += count;
             }
         }
         let in_flows = totals.hooks.iter().map(|(hook, counters)| (*hook, *counters));
@@ -212,10 +272,12 @@ impl Observer {
             flows: totals.flows,
             packets: totals.counted.packets,
             bytes: totals.counted.bytes,
-            requests: None,
+            requests: audit.map(|audit| audit.requests),
+            captured_bytes: audit.map(|audit| audit.tally.captured_bytes),
+            left_out_bytes: audit.map(|audit| audit.tally.left_out_bytes),
             records,
             not_flows,
-            not_parsed: BTreeMap::new(),
+            not_parsed,
             lost,
             interfaces,
         });

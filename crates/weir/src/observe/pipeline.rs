@@ -4,16 +4,20 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Sender;
 use weir_core::directory::Directory;
 use weir_core::dns;
 use weir_core::event::{DnsSeen, Event, PacketSeen};
-use weir_core::flow::{EntrySource, FlowEntry, FlowKey, Pressure, Report, Table};
+use weir_core::flow::{CaptureState, EntrySource, FlowEntry, FlowKey, Pressure, Report, Table};
+use weir_core::l7::Found;
 use weir_core::loss::EventLosses;
+use weir_core::record::FlowEvent;
 use weir_core::scene::{Clock, Scene};
 use weir_kernel::{FlowTable, TableError, monotonic_now_ns};
 
-use super::observer::{Observer, Sums};
+use super::observer::{AuditSums, Observer, Sums};
 use super::watched::Watched;
+use crate::audit::{FlowNews, RequestsFound};
 use crate::error::Error;
 use crate::host::HostEvent;
 use crate::notice;
@@ -45,6 +49,9 @@ pub(crate) struct Pipeline {
     ready: bool,
     /// Does not say what it watches.
     pub(crate) quiet: bool,
+    /// Who reads payload is told of flows.
+    flow_news: Option<Sender<FlowNews>>,
+    audit: AuditSums,
 }
 
 impl Pipeline {
@@ -71,6 +78,8 @@ impl Pipeline {
             gone: Vec::new(),
             ready: false,
             quiet: false,
+            flow_news: None,
+            audit: AuditSums::default(),
         })
     }
 
@@ -110,10 +119,15 @@ impl Pipeline {
         observer.begin_finish();
         let mut sums = self.sums(losses)?;
         let Self { table, source, scene, .. } = self;
+        let mut audit = self.audit.clone();
         sums.totals = table.tell_all(monotonic_now_ns(), source, &mut |report| {
+            audit.count(&report.entry);
             let last_ns = report.entry.last_ns;
-            observer.flow(&scene.flow_record(report), last_ns);
+            if observer.shows_flows() {
+                observer.flow(&scene.flow_record(report), last_ns);
+            }
         })?;
+        sums.audit = audit;
         observer.finish(&self.scene, &sums);
         match observer.check() {
             Err(error) if id == OWN => Err(error),
@@ -130,6 +144,46 @@ impl Pipeline {
     /// All observers of other processes.
     pub(crate) fn guests(&self) -> Vec<ObserverId> {
         self.observers.0.keys().copied().filter(|id| *id != OWN).collect()
+    }
+
+    /// Payload is read: `flow_news` gets what is to be known of its flows.
+    pub(crate) fn tell_flow_news(&mut self, flow_news: Sender<FlowNews>) {
+        self.flow_news = Some(flow_news);
+    }
+
+    /// Whether anybody reads payload.
+    pub(crate) fn reads_payload(&self) -> bool {
+        self.flow_news.is_some()
+    }
+
+    /// Tells how far the flows have come that still live, before payload is read to its end.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    pub(crate) fn tell_progress(&mut self) -> Result<(), Error> {
+        let Some(flow_news) = &self.flow_news else { return Ok(()) };
+        self.source.visit(&mut |key, entry| {
+            if entry.capture == CaptureState::On {
+                // Who does not listen any more has failed, and that is told elsewhere.
+                let _ = flow_news.send(flow_news_of(key, &entry, false));
+            }
+        })?;
+        Ok(())
+    }
+
+    /// What was read out of payload.
+    pub(crate) fn requests(&mut self, found: RequestsFound) -> Result<(), Error> {
+        let Self { observers, scene, audit, .. } = self;
+        match found {
+            RequestsFound::Some(found) => {
+                audit.requests += found.len() as u64;
+                for one in found {
+                    observers.request(scene, one);
+                }
+            }
+            RequestsFound::End(tally) => audit.tally = *tally,
+        }
+        self.observers.check()
     }
 
     /// Whether the process's own observer is done.
@@ -162,12 +216,14 @@ impl Pipeline {
     }
 
     fn event(&mut self, event: &Event) -> Result<(), Error> {
-        let Self { table, source, observers, scene, .. } = self;
+        let Self { table, source, observers, scene, flow_news, audit, .. } = self;
+        let mut told = |report: Report<'_>| {
+            audit.note(&report, flow_news.as_ref());
+            observers.flow(scene, report);
+        };
         match event {
-            Event::Open(open) => table.opened(open, source, &mut |report| observers.flow(scene, report))?,
-            Event::Reopen(open, before) => {
-                table.reopened(open, before, source, &mut |report| observers.flow(scene, report))?;
-            }
+            Event::Open(open) => table.opened(open, source, &mut told)?,
+            Event::Reopen(open, before) => table.reopened(open, before, source, &mut told)?,
             Event::Close(close) => table.closed(close),
             Event::Packet(packet) => observers.packet(scene, packet),
             Event::Dns(answer) => learn_names(&mut scene.directory, answer),
@@ -216,15 +272,21 @@ impl Pipeline {
     /// Ends what has ended, reads the table when its time has come.
     pub(crate) fn tick(&mut self) -> Result<(), Error> {
         let now_ns = monotonic_now_ns();
-        let Self { table, source, observers, scene, .. } = self;
-        table.end_closed(now_ns, source, &mut |report| observers.flow(scene, report))?;
+        let Self { table, source, observers, scene, flow_news, audit, .. } = self;
+        let mut told = |report: Report<'_>| {
+            audit.note(&report, flow_news.as_ref());
+            observers.flow(scene, report);
+        };
+        table.end_closed(now_ns, source, &mut told)?;
         if !self.gone.is_empty() {
             let gone = std::mem::take(&mut self.gone);
-            table.interfaces_gone(&gone, now_ns, source, &mut |report| observers.flow(scene, report))?;
+            table.interfaces_gone(&gone, now_ns, source, &mut told)?;
         }
         if self.next_sweep.is_some_and(|due| due <= Instant::now()) {
-            let updates = observers.update_interval().is_some();
+            let updates = self.observers.update_interval().is_some();
+            let Self { table, source, observers, scene, flow_news, audit, .. } = self;
             table.sweep(now_ns, self.table_size, updates, source, &mut |report| {
+                audit.note(&report, flow_news.as_ref());
                 observers.flow(scene, report);
             })?;
             observers.0.values_mut().for_each(Observer::table_was_read);
@@ -268,9 +330,29 @@ impl Pipeline {
 #[derive(Default)]
 struct Observers(BTreeMap<ObserverId, Observer>);
 
+fn flow_news_of(key: FlowKey, entry: &FlowEntry, is_over: bool) -> FlowNews {
+    let next_seq = entry.directions.each_ref().map(|direction| direction.next_seq);
+    FlowNews { key, first_ns: entry.first_ns, told_ns: monotonic_now_ns(), next_seq, is_over }
+}
+
+impl AuditSums {
+    /// A flow that is over: its conversation is, too.
+    fn note(&mut self, report: &Report<'_>, flow_news: Option<&Sender<FlowNews>>) {
+        let Some(flow_news) = flow_news.filter(|_| report.event == FlowEvent::Close) else { return };
+        self.count(&report.entry);
+        // Who does not listen any more has failed, and that is told elsewhere.
+        let _ = flow_news.send(flow_news_of(report.key, &report.entry, true));
+    }
+
+    fn count(&mut self, entry: &FlowEntry) {
+        self.not_understood += u64::from(entry.is_not_understood());
+        self.refused += u64::from(entry.capture == CaptureState::Overload);
+    }
+}
+
 impl Observers {
     fn flow(&mut self, scene: &mut Scene, report: Report<'_>) {
-        if self.0.is_empty() {
+        if !self.0.values().any(Observer::shows_flows) {
             return;
         }
         let last_ns = report.entry.last_ns;
@@ -284,6 +366,14 @@ impl Observers {
         }
         let record = scene.packet_record(packet);
         self.0.values_mut().for_each(|observer| observer.packet(&record));
+    }
+
+    fn request(&mut self, scene: &mut Scene, found: Found) {
+        let mut readers = self.0.values_mut().filter(|observer| observer.shows_requests());
+        let Some(first) = readers.next() else { return };
+        let record = scene.request_record(found);
+        readers.for_each(|observer| observer.request(record.clone()));
+        first.request(record);
     }
 
     /// What the most eager of them wants.

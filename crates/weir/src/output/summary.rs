@@ -33,6 +33,15 @@ pub(super) fn write(out: &mut impl Write, color: bool, summary: &SummaryRecord) 
         let line = Cell::new(color).styled(DIM, &format!("in no flow: {}", parts.join(", ")));
         writeln!(out, "{}", line.into_line())?;
     }
+    if let Some(captured) = summary.captured_bytes {
+        let left_out = match summary.left_out_bytes {
+            Some(left_out) if left_out > 0 => format!(", {} of bodies left out", text::bytes(left_out)),
+            _ => String::new(),
+        };
+        let line =
+            Cell::new(color).styled(DIM, &format!("payload: {} read{left_out}", text::bytes(captured)));
+        writeln!(out, "{}", line.into_line())?;
+    }
     if !summary.not_parsed.is_empty() {
         let parts: Vec<_> =
             summary.not_parsed.iter().map(|(reason, count)| not_parsed(reason, *count)).collect();
@@ -68,6 +77,7 @@ fn lost_words(reason: &str) -> Option<(&'static str, &'static str)> {
         "conversations_evicted" => {
             ("connection", "whose requests were not followed to the end: no memory left")
         }
+        "conversations_refused" => ("connection", "not read: it began when there was no room for payload"),
         "messages_too_long" => ("message", "too long to be kept"),
         "tally_full" => ("packet", "in no flow, without room to count why"),
         "undecodable" => ("event", "that could not be understood"),
@@ -120,7 +130,11 @@ mod tests {
         let tallied = TallyReason::ALL.into_iter().filter(|reason| reason.is_loss()).map(TallyReason::name);
         let events = EventLosses::default().named().map(|(name, _)| name);
         let requests = Tally::default().losses().map(|(name, _)| name);
-        for reason in tallied.chain(events).chain(requests).chain(["dns_names_evicted", "file_cut_off"]) {
+        for reason in tallied.chain(events).chain(requests).chain([
+            "dns_names_evicted",
+            "file_cut_off",
+            "conversations_refused",
+        ]) {
             assert!(lost_words(reason).is_some(), "{reason}");
         }
         for reason in TallyReason::ALL.into_iter().filter(|reason| !reason.is_loss()) {

@@ -250,6 +250,8 @@ fn summary() -> SummaryRecord {
         packets: 3_204,
         bytes: 4_100_000,
         requests: None,
+        captured_bytes: None,
+        left_out_bytes: None,
         records: 24,
         not_flows: [].into(),
         not_parsed: [].into(),

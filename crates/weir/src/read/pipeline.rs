@@ -134,6 +134,8 @@ impl Pipeline {
             packets: self.packets,
             bytes: self.bytes,
             requests: Some(*requests),
+            captured_bytes: None,
+            left_out_bytes: None,
             records,
             not_flows,
             not_parsed: tally.bypassed.iter().map(|(why, count)| (why.name(), *count)).collect(),

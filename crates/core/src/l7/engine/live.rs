@@ -4,7 +4,7 @@ use super::{Engine, Entry, Found, Kind, Transport};
 use crate::capture::{PayloadSeen, Wanted};
 use crate::flow::{FlowKey, Protocol, Side};
 use crate::l7::Why;
-use crate::stream::Segment;
+use crate::stream::{Piece, Segment};
 
 const FIN: u8 = 0x01;
 const RST: u8 = 0x04;
@@ -65,14 +65,25 @@ impl Engine {
         true
     }
 
-    /// Up to where an end was seen to have sent, as the flow table has it: for
-    /// connections that outlive weir in the middle of what is skipped.
-    pub fn flow_came_to(&mut self, key: &FlowKey, next_seq: [u32; 2], emit: &mut dyn FnMut(Found)) {
+    /// All payload of a flow has been handed over that passed before its ends had come
+    /// so far. What is missing until there was left out, or is lost.
+    pub fn flow_came_to(
+        &mut self,
+        key: &FlowKey,
+        flow_first_ns: u64,
+        next_seq: [u32; 2],
+        emit: &mut dyn FnMut(Found),
+    ) {
         let Some(place) = self.entries.place(key) else { return };
         let Some(entry) = self.entries.get_mut(place) else { return };
+        if entry.live.is_none_or(|live| live.over || live.flow_first_ns != flow_first_ns) {
+            return;
+        }
         let (stream, mut hearing) = entry.split(entry.last_ns, None, self.reveal, &mut self.tally, emit);
         for side in [Side::Low, Side::High] {
-            stream.come_to(side, next_seq[side.index()], &mut |side, piece| hearing.piece(side, piece));
+            let mut deliver = |side, piece: Piece<'_>| hearing.piece(side, piece);
+            stream.come_to(side, next_seq[side.index()], &mut deliver);
+            stream.lack(side, next_seq[side.index()], &mut deliver);
         }
     }
 

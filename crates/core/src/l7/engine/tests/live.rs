@@ -198,9 +198,27 @@ fn a_skip_outlives_weir() {
         next_seq.swap(0, 1);
     }
     let Kernel { engine, found, .. } = &mut kernel;
-    engine.flow_came_to(&key, next_seq, &mut |one| found.push(one));
+    engine.flow_came_to(&key, FIRST_NS, next_seq, &mut |one| found.push(one));
     engine.finish(&mut |one| found.push(one));
     assert_eq!(kernel.lines(), ["/ 200 3000047 (in part)"]);
+}
+
+#[test]
+fn an_answer_that_was_lost_at_the_end_is_a_hole() {
+    let mut kernel = Kernel::new();
+    kernel.say(true, ASK);
+    kernel.pass(false, 100);
+    let (key, client) = key(1);
+    let mut next_seq = kernel.at;
+    if client == Side::High {
+        next_seq.swap(0, 1);
+    }
+    let Kernel { engine, found, .. } = &mut kernel;
+    engine.flow_came_to(&key, FIRST_NS + 1, next_seq, &mut |_| panic!("another connection"));
+    engine.flow_came_to(&key, FIRST_NS, next_seq, &mut |one| found.push(one));
+    engine.finish(&mut |one| found.push(one));
+    assert_eq!(kernel.engine.tally().gaps_lost, 1);
+    assert_eq!(kernel.lines(), ["/ - 0 (in part)"]);
 }
 
 #[test]

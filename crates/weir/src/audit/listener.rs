@@ -1,0 +1,101 @@
+//! The thread that reads requests out of payload.
+
+use std::collections::VecDeque;
+
+use crossbeam_channel::{Receiver, Sender};
+use weir_core::capture::PayloadSeen;
+use weir_core::l7::{Engine, Found};
+use weir_kernel::{Captures, PayloadListener};
+
+use super::{FlowNews, RequestsFound};
+use crate::notice;
+
+/// Reads payload as it comes out of the ring, in place: nothing is copied that the
+/// parsers do not keep.
+pub(crate) struct Listener {
+    engine: Engine,
+    news: Receiver<FlowNews>,
+    /// News of what has not been read yet.
+    waiting: VecDeque<FlowNews>,
+    /// When the last payload passed that was read.
+    seen_ns: u64,
+    found: Vec<Found>,
+    deliver: Sender<RequestsFound>,
+    /// The kernel refused once to be told what is wanted, and the user knows.
+    refused: bool,
+}
+
+impl Listener {
+    pub(super) fn new(engine: Engine, news: Receiver<FlowNews>, deliver: Sender<RequestsFound>) -> Self {
+        Self {
+            engine,
+            news,
+            waiting: VecDeque::new(),
+            seen_ns: 0,
+            found: Vec::new(),
+            deliver,
+            refused: false,
+        }
+    }
+
+    /// What the flow table says counts when everything has been read that passed before it was said; all
+    /// of it does, if nothing is left in the ring.
+    fn take_news(&mut self, all: bool, captures: Option<&Captures>) {
+        let Self { engine, news, waiting, seen_ns, found, .. } = self;
+        waiting.extend(news.try_iter());
+        let mut emit = |one| found.push(one);
+        while let Some(one) = waiting.front().copied().filter(|one| all || one.told_ns < *seen_ns) {
+            waiting.pop_front();
+            engine.flow_came_to(&one.key, one.first_ns, one.next_seq, &mut emit);
+            if one.is_over {
+                let forgotten = engine.flow_ended(&one.key, one.first_ns, &mut emit);
+                if let Some(captures) = captures.filter(|_| forgotten) {
+                    // It may not be there; if it cannot be removed, it means no other connection.
+                    let _ = captures.forget(&one.key);
+                }
+            }
+        }
+    }
+
+    fn hand_on(&mut self) {
+        if !self.found.is_empty() {
+            // The pipeline hangs up only when it has read everything.
+            let _ = self.deliver.send(RequestsFound::Some(std::mem::take(&mut self.found)));
+        }
+    }
+}
+
+impl PayloadListener for Listener {
+    fn payload(&mut self, seen: &PayloadSeen<'_>, captures: &Captures) {
+        let Self { engine, seen_ns, found, refused, .. } = self;
+        *seen_ns = seen.seen.time_ns;
+        engine.payload(seen, &mut |one| found.push(one));
+        for (key, wanted) in engine.take_wanted() {
+            let nothing_less = !wanted.off && wanted.skip_until_seq == [None; 2];
+            let told = if nothing_less { captures.forget(&key) } else { captures.want(&key, &wanted) };
+            if let Err(error) = told
+                && !std::mem::replace(refused, true)
+            {
+                notice(&format!("{error}; more is copied than is needed"));
+            }
+        }
+    }
+
+    fn rest(&mut self, captures: &Captures) {
+        self.take_news(false, Some(captures));
+        self.hand_on();
+    }
+
+    fn idle(&mut self, captures: &Captures) {
+        self.take_news(true, Some(captures));
+        self.hand_on();
+    }
+
+    fn finish(&mut self) {
+        self.take_news(true, None);
+        let Self { engine, found, .. } = self;
+        engine.finish(&mut |one| found.push(one));
+        self.hand_on();
+        let _ = self.deliver.send(RequestsFound::End(Box::new(self.engine.tally().clone())));
+    }
+}
