@@ -20,10 +20,12 @@
 /* Places looked at for one flow that begins: more go than come. */
 #define TEND_PLACES 2
 
-/* Whether the table has no keeper. */
+/* Whether the table has no keeper. To the tick: the time that flow_count() has just set
+ * will do. */
 static __always_inline bool tend_is_needed(void)
 {
-	return config.tended_flows && clock_coarse_ns() > *(volatile __u64 *)&keeper_ns + KEEPER_SILENT_NS;
+	return config.tended_flows &&
+	       *(volatile __u64 *)&clock_tick_ns > *(volatile __u64 *)&keeper_ns + KEEPER_SILENT_NS;
 }
 
 /* Whether this hook counts the first packet of a flow. */
@@ -91,6 +93,17 @@ static __noinline void tend_remember(const struct flow_key *begun)
 			*kept = *begun;
 		remembered = true;
 	}
+}
+
+/* A packet found no room: some is made for the next one. */
+static __always_inline void tend_make_room(void)
+{
+	if (!config.tended_flows)
+		return;
+	/* Where nothing is counted any more, nobody else sets the time. */
+	clock_coarse_ns();
+	if (tend_is_needed())
+		tend_remember(NULL);
 }
 
 #endif

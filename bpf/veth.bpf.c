@@ -100,15 +100,13 @@ static __always_inline int observe(struct __sk_buff *skb, __u8 hook, bool ethern
 	return go_on(skb, hook, flow, &packet, owner, decision);
 
 refused:
-	/* For want of room, perhaps. */
-	if (tend_is_needed())
-		tend_remember(NULL);
+	tend_make_room();
 	tally_count(skb, hook, TALLY_REDIRECT_REFUSED);
 	return DROP;
 
 not_in_a_flow:
-	if (result == TALLY_TABLE_FULL && tend_is_needed())
-		tend_remember(NULL);
+	if (result == TALLY_TABLE_FULL)
+		tend_make_room();
 	tally_count(skb, hook, result);
 	if (REDIRECTS(ethernet) && (result == TALLY_ARP || result == TALLY_NEIGHBOR_DISCOVERY))
 		return neighbor_answer(skb, hook);
