@@ -1,14 +1,16 @@
-//! Redirected traffic beside traffic that is not: by nftables and iptables.
+//! Redirected traffic beside traffic that is not: by nftables,
+//! iptables and weir.
 
 mod host;
 mod method;
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result};
 
 use crate::Plan;
-use crate::report::Table;
+use crate::report::{Table, at_least};
 use crate::turns::{Samples, by_turns};
 use crate::workload::Workload;
 use crate::workload::requests::{NewConnections, RequestResponse};
@@ -32,7 +34,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Table>> {
 }
 
 fn measure_on(plan: &Plan, kind: Kind) -> Result<Table> {
-    let host = Host::new(kind);
+    let host = Host::new(kind, plan);
     let topology = host.topology();
     let methods = kind.methods();
     let contest = |workload| Contest { workload, rates: Samples::of(methods.len()) };
@@ -52,6 +54,7 @@ fn measure_on(plan: &Plan, kind: Kind) -> Result<Table> {
     }
     let mut columns = vec!["work", "no redirect"];
     columns.extend(methods.iter().skip(1).map(|method| method.name()));
+    columns.push("targets for weir");
     Ok(Table {
         title: format!("Redirect, {}", kind.title()),
         note: format!(
@@ -63,7 +66,7 @@ fn measure_on(plan: &Plan, kind: Kind) -> Result<Table> {
             plan.seconds
         ),
         columns,
-        rows: contests.iter().map(|contest| contest.line(methods)).collect::<Result<_>>()?,
+        rows: contests.iter().map(|contest| contest.line(kind)).collect::<Result<_>>()?,
     })
 }
 
@@ -80,11 +83,24 @@ impl Contest<'_> {
         })
     }
 
-    fn line(&self, methods: &[Method]) -> Result<Vec<String>> {
+    fn line(&self, kind: Kind) -> Result<Vec<String>> {
+        let methods = kind.methods();
         let bare = self.rates.spread(0).context("nothing was measured")?;
         let mut cells = vec![self.workload.name().to_owned(), self.workload.write(bare.median)];
         for index in 1..methods.len() {
             cells.push(self.rates.ratio(index, 0)?.to_string());
+        }
+        let place = |method| methods.iter().position(|it| *it == method);
+        if let (Some(weir), Some(same)) = (place(Method::Weir), place(Method::NothingAgain)) {
+            let (to_bare, to_nftables) = kind.targets();
+            let same = self.rates.ratio(same, 0)?.median;
+            let mut targets = at_least(self.rates.ratio(weir, 0)?.median, to_bare, same);
+            if let (Some(limit), Some(nftables)) = (to_nftables, place(Method::Nftables)) {
+                let ratio = self.rates.ratio(weir, nftables)?.median;
+                let verdict = at_least(ratio, limit, same);
+                let _ = write!(targets, "; to nftables {ratio:.3}, {verdict}");
+            }
+            cells.push(targets);
         }
         Ok(cells)
     }

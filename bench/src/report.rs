@@ -116,7 +116,7 @@ pub(crate) fn at_most(value: f64, limit: f64, unit: &str) -> String {
 /// of the same: where it is further from 1 than the limit is, nothing can be said.
 pub(crate) fn at_least(ratio: f64, limit: f64, same: f64) -> String {
     let verdict = match ratio {
-        _ if (same - 1.0).abs() > 1.0 - limit => ", too noisy to say",
+        _ if (same - 1.0).abs() > (1.0 - limit).abs() => ", too noisy to say",
         ratio if ratio >= limit => "",
         _ => ", missed",
     };
@@ -187,5 +187,6 @@ mod tests {
         assert_eq!(at_least(0.966, 0.97, 1.01), "≥ 0.97, missed");
         assert_eq!(at_least(0.97, 0.97, 0.98), "≥ 0.97");
         assert_eq!(at_least(1.1, 0.97, 1.05), "≥ 0.97, too noisy to say");
+        assert_eq!([1.19, 1.2].map(|it| at_least(it, 1.2, 0.85)), ["≥ 1.20, missed", "≥ 1.20"]);
     }
 }

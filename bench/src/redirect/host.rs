@@ -1,14 +1,21 @@
 //! The hosts that redirects are measured on.
 
-use anyhow::Result;
-use weir_testkit::Topology;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use weir_testkit::{Bpffs, Topology};
 
 use super::method::Method;
+use crate::Plan;
 use crate::tables::Tables;
+
+const BRIDGE_NETFILTER: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
 /// What lies between client and server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// A bridge, and nothing else.
+    Bridge,
     /// A bridge, and what Docker has on it by default: frames between two of its
     /// ports go through iptables and connection tracking.
     DockerBridge,
@@ -19,15 +26,16 @@ pub(super) enum Kind {
 impl Kind {
     /// Those that this kernel can be.
     pub(super) fn here() -> Vec<Self> {
-        let mut kinds = vec![Self::TwoBridges];
-        if std::path::Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables").exists() {
-            kinds.insert(0, Self::DockerBridge);
+        let mut kinds = vec![Self::Bridge, Self::TwoBridges];
+        if Path::new(BRIDGE_NETFILTER).exists() {
+            kinds.insert(1, Self::DockerBridge);
         }
         kinds
     }
 
     pub(super) fn title(self) -> &'static str {
         match self {
+            Self::Bridge => "one bridge",
             Self::DockerBridge => "one bridge, as Docker sets it up",
             Self::TwoBridges => "two bridges",
         }
@@ -35,9 +43,13 @@ impl Kind {
 
     pub(super) fn note(self) -> &'static str {
         match self {
+            Self::Bridge => {
+                "Bridge netfilter is off: nftables and iptables see no frame that goes from one port of the bridge to \
+                 another. Weir takes its fast path, past the bridge."
+            }
             Self::DockerBridge => {
                 "Bridge netfilter is on, and Docker's rules of the filter and nat tables are there, so every frame \
-                 passes connection tracking, redirected or not."
+                 passes connection tracking, redirected or not; but for weir's fast path, past the bridge."
             }
             Self::TwoBridges => {
                 "The host routes between client and server and filters nothing: only nftables and iptables bring \
@@ -48,7 +60,21 @@ impl Kind {
 
     /// What is compared there; the first is what the others are compared with.
     pub(super) fn methods(self) -> &'static [Method] {
-        &[Method::Nothing, Method::NothingAgain, Method::Nftables, Method::Iptables]
+        match self {
+            Self::Bridge => &[Method::Nothing, Method::NothingAgain, Method::Weir],
+            Self::DockerBridge | Self::TwoBridges => {
+                &[Method::Nothing, Method::NothingAgain, Method::Nftables, Method::Iptables, Method::Weir]
+            }
+        }
+    }
+
+    /// The least ratios of weir to no redirect and to nftables.
+    pub(super) fn targets(self) -> (f64, Option<f64>) {
+        match self {
+            Self::Bridge => (1.20, None),
+            Self::DockerBridge => (1.20, Some(1.30)),
+            Self::TwoBridges => (0.97, Some(1.05)),
+        }
     }
 }
 
@@ -56,10 +82,13 @@ impl Kind {
 pub(super) struct Host {
     kind: Kind,
     topology: Topology,
+    weir: PathBuf,
+    /// For what weir pins: not the machine's own.
+    bpffs: Bpffs,
 }
 
 impl Host {
-    pub(super) fn new(kind: Kind) -> Self {
+    pub(super) fn new(kind: Kind, plan: &Plan) -> Self {
         let topology = match kind {
             Kind::TwoBridges => {
                 let mut topology = Topology::with_two_bridges();
@@ -68,13 +97,13 @@ impl Host {
                 topology.add_container_on_second_bridge("server");
                 topology
             }
-            Kind::DockerBridge => {
+            Kind::Bridge | Kind::DockerBridge => {
                 let topology = Topology::with_containers(&["client", "front", "server"]);
                 topology.host().sysctl("ipv4/ip_forward", "1");
                 topology
             }
         };
-        let host = Self { kind, topology };
+        let host = Self { kind, topology, weir: plan.weir.clone(), bpffs: Bpffs::new() };
         host.set_bridge_netfilter();
         host
     }
@@ -92,9 +121,21 @@ impl Host {
         Ok(tables)
     }
 
+    /// Runs `weir` to its end.
+    pub(super) fn weir(&self, args: &[&str]) -> Result<()> {
+        let mut command = self.topology.host().command(&self.weir);
+        command.args(args).env("WEIR_BPFFS", self.bpffs.path());
+        command.env("WEIR_SOCKET", self.bpffs.path().join("no-weir-runs"));
+        let output = command.output().context("cannot run weir")?;
+        if !output.status.success() {
+            bail!("weir {}: {}{}", args.join(" "), String::from_utf8_lossy(&output.stderr), output.status);
+        }
+        Ok(())
+    }
+
     /// A new network namespace has it on where the kernel has it at all.
     fn set_bridge_netfilter(&self) {
-        if std::path::Path::new("/proc/sys/net/bridge").exists() {
+        if Path::new(BRIDGE_NETFILTER).exists() {
             let value = if self.kind == Kind::DockerBridge { "1" } else { "0" };
             self.topology.host().sysctl("bridge/bridge-nf-call-iptables", value);
         }

@@ -23,6 +23,8 @@ pub(super) enum Method {
     NothingAgain,
     Nftables,
     Iptables,
+    /// By rules that stay in the kernel, with no weir running.
+    Weir,
 }
 
 impl Method {
@@ -32,6 +34,7 @@ impl Method {
             Self::Nothing | Self::NothingAgain => "no redirect",
             Self::Nftables => "nftables",
             Self::Iptables => "iptables",
+            Self::Weir => "weir",
         }
     }
 
@@ -45,20 +48,38 @@ impl Method {
             Self::Nothing | Self::NothingAgain => {}
             Self::Nftables => tables.redirect_by_nftables(rule.asked, rule.server)?,
             Self::Iptables => tables.redirect_by_iptables(rule.asked, rule.server),
+            Self::Weir => {
+                for protocol in ["tcp", "udp"] {
+                    let (asked, server) = (rule.asked.to_string(), rule.server.to_string());
+                    host.weir(&[
+                        "redirect",
+                        "add",
+                        "--engine",
+                        "none",
+                        "--protocol",
+                        protocol,
+                        &asked,
+                        &server,
+                    ])?;
+                }
+                return Ok(Applied { tables, weir: Some(host) });
+            }
         }
-        Ok(Applied { tables })
+        Ok(Applied { tables, weir: None })
     }
 }
 
 /// A redirect in force.
 pub(super) struct Applied<'a> {
     tables: Tables<'a>,
+    /// The host with weir's rules.
+    weir: Option<&'a Host>,
 }
 
 impl Applied<'_> {
-    /// Nothing of it is left for the next one's turn.
+    /// Nothing of it is left for the next turn.
     pub(super) fn take_back(self) -> Result<()> {
         self.tables.empty();
-        Ok(())
+        self.weir.map_or(Ok(()), |host| host.weir(&["down"]))
     }
 }

@@ -84,6 +84,9 @@ struct TerminalSafe;
 
 impl Formatter for TerminalSafe {
     fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        if is_plain(fragment.as_bytes()) {
+            return writer.write_all(fragment.as_bytes());
+        }
         let mut plain = fragment;
         while let Some(start) = plain.find(is_invisible) {
             let (before, rest) = plain.split_at(start);
@@ -98,4 +101,10 @@ impl Formatter for TerminalSafe {
         }
         CompactFormatter.write_string_fragment(writer, plain)
     }
+}
+
+/// Printable ASCII throughout, as field names and nearly all values are: one look
+/// at all bytes at once instead of one at each character.
+fn is_plain(bytes: &[u8]) -> bool {
+    bytes.iter().fold(true, |plain, byte| plain & (byte.wrapping_sub(b' ') < 0x5f))
 }
