@@ -23,6 +23,12 @@ pub enum TextsError {
     /// More rules than there is room for.
     #[error("there is no room for another rule: the kernel keeps {max}", max = RuleTexts::RULES_MAX)]
     Full,
+    /// The process lacks the right to.
+    #[error("not permitted to {action}")]
+    NotPermitted {
+        /// What was tried.
+        action: &'static str,
+    },
     /// The kernel refuses.
     #[error("cannot {action}: {source}")]
     Refused {
@@ -34,7 +40,10 @@ pub enum TextsError {
 }
 
 fn refused(action: &'static str) -> impl FnOnce(libbpf_rs::Error) -> TextsError {
-    move |error| TextsError::Refused { action, source: io::Error::other(error) }
+    move |error| match error.kind() {
+        ErrorKind::PermissionDenied => TextsError::NotPermitted { action },
+        _ => TextsError::Refused { action, source: io::Error::other(error) },
+    }
 }
 
 /// Texts by number, in the kernel.

@@ -148,7 +148,7 @@ impl Error {
             Self::Pin(PinError::ReadOnly { .. }) => {
                 "mount it for writing: mount -o remount,rw /sys/fs/bpf (in a container: give it /sys/fs/bpf without `ro`)"
             }
-            Self::Pin(PinError::NotPermitted { .. }) => {
+            Self::Pin(PinError::NotPermitted { .. }) | Self::Texts(TextsError::NotPermitted { .. }) => {
                 "run it as root (sudo weir ...): only root may use the BPF file system"
             }
             Self::Pin(PinError::OtherVersion { .. } | PinError::OtherMap { .. }) => {
@@ -194,7 +194,8 @@ impl Error {
             Self::Usage(_) | Self::Filter(_) | Self::UnknownName(_) | Self::Syntax(_) | Self::Rule(_) => 2,
             Self::Load(LoadError::NotPermitted(_))
             | Self::Attach(AttachError::NotPermitted { .. })
-            | Self::Pin(PinError::NotPermitted { .. }) => 3,
+            | Self::Pin(PinError::NotPermitted { .. })
+            | Self::Texts(TextsError::NotPermitted { .. }) => 3,
             Self::OldKernel { .. }
             | Self::Load(LoadError::Refused { .. })
             | Self::Attach(AttachError::MissingInKernel { .. } | AttachError::NoTcx) => 4,

@@ -49,9 +49,10 @@ impl Keeper {
     /// # Errors
     /// Its maps cannot be opened or read.
     pub(crate) fn pinned(pins: &PinDirectory) -> Result<Option<Self>, Error> {
-        let (redirects, texts) = (Redirects::pinned(pins)?, RuleTexts::pinned(pins)?);
-        match (redirects, texts, FlowTable::pinned(pins)?) {
-            (Some(redirects), Some(texts), Some(flows)) => {
+        // The texts first: they tell a want of permission from a want of state.
+        let Some(texts) = RuleTexts::pinned(pins)? else { return Ok(None) };
+        match (Redirects::pinned(pins)?, FlowTable::pinned(pins)?) {
+            (Some(redirects), Some(flows)) => {
                 let mut keeper = Self::new(redirects, texts, flows)?;
                 keeper.rules.remove_expired(monotonic_now_ns());
                 Ok(Some(keeper))

@@ -112,15 +112,14 @@ fn root_not_root() {
     let folder = Folder::new("nobody");
     let binary = folder.0.join("weir");
     fs::copy(env!("CARGO_BIN_EXE_weir"), &binary).unwrap();
-    let output = topology
-        .host()
-        .command("setpriv")
-        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all", "--"])
-        .arg(&binary)
-        .args(["observe", "--for", "1s", "--engine", "none"])
-        .output()
-        .unwrap();
-    assert_error(&output, NOT_PERMITTED, &["root", "sudo"]);
+    let as_nobody = |args: &[&str]| {
+        let mut command = topology.host().command("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all", "--"]);
+        command.arg(&binary).args(args).args(["--engine", "none"]).output().unwrap()
+    };
+    assert_error(&as_nobody(&["observe", "--for", "1s"]), NOT_PERMITTED, &["root", "sudo"]);
+    let redirect = as_nobody(&["redirect", "list"]);
+    assert_error(&redirect, NOT_PERMITTED, &["not permitted to open the pinned table of rules", "sudo"]);
 
     // Root by its number only, as in a container; and with a part of what is needed.
     for capabilities in ["-all", "-all,+bpf,+net_admin"] {
