@@ -14,7 +14,7 @@
 #ifndef WEIR_ABI_H
 #define WEIR_ABI_H
 
-#define ABI_VERSION 3
+#define ABI_VERSION 4
 
 /* Where a packet was seen, from the point of view of the device that the
  * program is attached to. At the host side of a container's veth, ingress is
@@ -131,6 +131,9 @@ struct flow {
 	__u8 asked_source;     /* which end of `asked` is the client */
 	__u8 superseded;       /* 1: ended, or hardly begun; its key may be one in `translations` now */
 	__u8 pad[2];
+	/* --accelerate: by sender, the host's end of the veth at whose other end its
+	 * packets are received at once; 0: they are not. */
+	__u32 shortcut[2];
 	/* Counters only ever grow, over all incarnations: user space subtracts
 	 * the base that EVENT_REOPEN gave it. No packet falls between two. */
 	struct flow_direction direction[2];

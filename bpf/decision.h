@@ -55,6 +55,11 @@ static __always_inline bool address_equal(const __u8 a[16], const __u8 b[16])
 	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3];
 }
 
+static __always_inline bool mac_equal(const __u8 a[6], const __u8 b[6])
+{
+	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] && a[5] == b[5];
+}
+
 static __always_inline void address_copy(__u8 to[16], const __u8 from[16])
 {
 	const __u32 *x = (const __u32 *)from;

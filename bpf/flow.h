@@ -104,6 +104,7 @@ static __always_inline void flow_begin(struct flow *flow, const struct packet *p
 	flow->midstream = 0;
 	flow->capture = CAPTURE_UNDECIDED;
 	flow->superseded = 0;
+	flow->shortcut[0] = flow->shortcut[1] = 0;
 	if (origin) {
 		flow->edge[WAY_TO_SERVER] = origin->edge[WAY_TO_SERVER];
 		flow->edge[WAY_TO_CLIENT] = origin->edge[WAY_TO_CLIENT];

@@ -56,11 +56,6 @@ struct neighbor_answer {
 	__u64 flags; /* of bpf_redirect() */
 };
 
-static __always_inline bool neighbor_macs_equal(const __u8 a[6], const __u8 b[6])
-{
-	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] && a[5] == b[5];
-}
-
 /*
  * Whether weir answers for an address at this hook. Containers are told the host's
  * MAC: what they send there is translated at this very hook. The host is told the
@@ -79,7 +74,7 @@ static __always_inline bool neighbor_find(struct __sk_buff *skb, __u32 hook, con
 		return false;
 	target = bpf_map_lookup_elem(&virtual_addresses, address);
 	if (hook == HOOK_EGRESS) {
-		if (!target || target->ifindex != forged.ifindex || !neighbor_macs_equal(asker, here->host_mac))
+		if (!target || target->ifindex != forged.ifindex || !mac_equal(asker, here->host_mac))
 			return false;
 		__builtin_memcpy(answer->mac, target->mac, sizeof(answer->mac));
 		answer->ifindex = here->bridge_ifindex;

@@ -135,6 +135,16 @@ __noinline int redirect_leave(struct __sk_buff *skb)
 	return nat_rewrite(skb, packet, way);
 }
 
+/* Received at the other end of a veth. */
+static __always_inline int redirect_to_peer(struct __sk_buff *skb, struct flow *flow, const struct packet *packet,
+					    __u32 ifindex)
+{
+	flow_count_delivered(flow, packet, place_edge(ifindex, HOOK_EGRESS));
+	/* At this end of the veth it was addressed to somebody else. */
+	bpf_skb_change_type(skb, PACKET_HOST);
+	return bpf_redirect_peer(ifindex, 0);
+}
+
 /* How a translated packet leaves its edge. */
 static __always_inline int redirect_deliver(struct __sk_buff *skb, struct flow *flow, const struct packet *packet,
 					    const struct decision *decision)
@@ -145,10 +155,7 @@ static __always_inline int redirect_deliver(struct __sk_buff *skb, struct flow *
 	case DELIVERY_INGRESS:
 		return bpf_redirect(decision->ifindex, BPF_F_INGRESS);
 	case DELIVERY_PEER:
-		flow_count_delivered(flow, packet, place_edge(decision->ifindex, HOOK_EGRESS));
-		/* At this end of the veth it was addressed to somebody else. */
-		bpf_skb_change_type(skb, PACKET_HOST);
-		return bpf_redirect_peer(decision->ifindex, 0);
+		return redirect_to_peer(skb, flow, packet, decision->ifindex);
 	}
 	return NEXT_PROGRAM;
 }

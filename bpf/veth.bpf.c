@@ -21,10 +21,19 @@
 #include "flow.h"
 #include "redirect.h"
 #include "neighbor.h"
+#include "shortcut.h"
 #include "tend.h"
 
 /* Redirects are done between containers, whose devices are Ethernet. */
 #define REDIRECTS(ethernet) (config.redirect && (ethernet))
+
+/* An untranslated packet leaves. */
+static __always_inline int pass_on(struct __sk_buff *skb, struct flow *flow, const struct packet *packet, __u64 owner)
+{
+	__u32 receiver = shortcut_taken(flow, packet, owner);
+
+	return receiver ? redirect_to_peer(skb, flow, packet, receiver) : NEXT_PROGRAM;
+}
 
 /* A counted packet leaves: translated at this hook before it was counted, or now, or not. */
 static __always_inline int go_on(struct __sk_buff *skb, __u8 hook, struct flow *flow, const struct packet *packet,
@@ -33,7 +42,7 @@ static __always_inline int go_on(struct __sk_buff *skb, __u8 hook, struct flow *
 	bool to_client = flow->edge[WAY_TO_CLIENT] == owner && packet->source != flow->initiator;
 
 	if (!decision && !to_client)
-		return NEXT_PROGRAM;
+		return pass_on(skb, flow, packet, owner);
 	if (!decision) {
 		decision = decision_of_cpu();
 		if (!decision)
@@ -45,7 +54,9 @@ static __always_inline int go_on(struct __sk_buff *skb, __u8 hook, struct flow *
 		if (packet->quote_offset ? redirect_error(skb, hook, WAY_TO_CLIENT) : redirect_leave(skb))
 			return DROP;
 	}
-	return decision->translated ? redirect_deliver(skb, flow, packet, decision) : NEXT_PROGRAM;
+	if (decision->translated)
+		return redirect_deliver(skb, flow, packet, decision);
+	return pass_on(skb, flow, packet, owner);
 }
 
 static __always_inline int observe(struct __sk_buff *skb, __u8 hook, bool ethernet)
@@ -89,8 +100,12 @@ static __always_inline int observe(struct __sk_buff *skb, __u8 hook, bool ethern
 			result = TALLY_TABLE_FULL;
 			goto not_in_a_flow;
 		}
+		if (REDIRECTS(ethernet))
+			shortcut_begin(skb, hook, flow, &packet);
 	} else if (flow->state >= FLOW_CLOSED && (packet.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN) {
 		flow_reopen(skb, flow, &packet, hook, NULL);
+		if (REDIRECTS(ethernet))
+			shortcut_begin(skb, hook, flow, &packet);
 	}
 	flow_count(skb, flow, &packet, hook);
 	if (tend_is_needed() && tend_begins(flow, &packet, owner))

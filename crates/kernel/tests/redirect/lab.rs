@@ -186,6 +186,12 @@ impl Lab {
         Self::shared(&OnceLock::new(), &options, rules, test);
     }
 
+    /// The same without rules, where packets between containers take the short way.
+    pub(crate) fn accelerated(test: impl FnOnce(&mut Self) + Send) {
+        let options = Options { max_flows: 64, redirects: true, accelerate: true, ..Options::default() };
+        Self::shared(&OnceLock::new(), &options, &[], test);
+    }
+
     fn shared(
         lab: &OnceLock<Mutex<Self>>,
         options: &Options,

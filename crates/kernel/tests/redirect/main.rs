@@ -10,4 +10,5 @@ mod lab;
 mod neighbors;
 mod property;
 mod real;
+mod shortcut;
 mod table;

@@ -54,14 +54,17 @@ impl Host {
     }
 
     fn with_table_of(max_flows: u32) -> Self {
+        Self::with(&Options { max_flows, redirects: true, ..Options::default() })
+    }
+
+    fn with(options: &Options) -> Self {
         let mut topology = Topology::with_two_bridges();
         for name in ["client", "web", "api"] {
             topology.add_container(name);
         }
         topology.add_container_on_second_bridge("far");
         let host = topology.shared_host();
-        let options = Options { max_flows, redirects: true, ..Options::default() };
-        let datapath = Datapath::load(&options).unwrap();
+        let datapath = Datapath::load(options).unwrap();
         let (redirects, table) = (datapath.redirects().unwrap(), datapath.flow_table().unwrap());
         let mut compiled = Compiled::default();
         let mut indexes = Vec::new();
@@ -350,6 +353,30 @@ fn root_the_way_tells_its_mtu() {
             socket.recv_from(&mut answer).is_ok_and(|(length, from)| (length, from) == (bytes, address))
         });
         assert!(answered, "datagrams of {bytes} bytes, version {version}");
+    }
+}
+
+/// Past the bridge: it counts nothing of it.
+#[test]
+fn root_the_short_way_carries_everything() {
+    require_root!();
+    let options = Options { max_flows: 4096, redirects: true, accelerate: true, ..Options::default() };
+    let host = Host::with(&options);
+    host.set(&[]);
+    for version in [0, 1] {
+        let ip = addresses(host.container("api"))[version];
+        let server = EchoServer::tcp(host.namespace("api"), ip);
+        let before = host.topology.counters("api").tx_bytes;
+        transfer(host.namespace("client"), server.address(), 1 << 20);
+        let passed = host.topology.counters("api").tx_bytes - before;
+        assert!(passed < 10_000, "{passed} bytes went out at the server's veth");
+        let udp = EchoServer::udp(host.namespace("api"), ip);
+        udp_echo(host.namespace("client"), udp.address(), 20, 512);
+        udp_echo(host.namespace("client"), udp.address(), 1, 4000);
+        ping(host.namespace("client"), ip, 2, 56);
+        // To another bridge, as ever.
+        let server = EchoServer::tcp(host.namespace("far"), addresses(host.container("far"))[version]);
+        transfer(host.namespace("client"), server.address(), 1 << 20);
     }
 }
 
