@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use weir_testkit::Topology;
 
 use crate::Plan;
-use crate::report::{Table, grouped};
+use crate::report::{Table, at_least, grouped};
 use crate::statistics::Spread;
 use crate::turns::{Samples, by_turns};
 use crate::workload::database::Database;
@@ -15,6 +15,9 @@ use crate::workload::keys::Keys;
 use crate::workload::web::Web;
 use crate::workload::{Folder, Requests};
 use watcher::{Usage, Watcher};
+
+/// The least ratio to nobody watching that weir is to reach.
+const TARGET: f64 = 0.90;
 
 /// A workload, and what was measured.
 struct Contest<'a> {
@@ -53,7 +56,7 @@ impl Contest<'_> {
     fn run_round(&mut self, plan: &Plan, topology: &Topology, folder: &Folder, round: usize) -> Result<()> {
         by_turns(round, &Watcher::ALL, |which, watcher| {
             let before = self.workload.served()?;
-            let watch = watcher.start(topology, folder, self.workload.tshark_field())?;
+            let watch = watcher.start(plan, topology, folder, self.workload.tshark_field())?;
             let address = self.workload.server();
             self.rates.add(which, self.workload.run(plan.seconds, address)?);
             let served = self.workload.served()?.saturating_sub(before);
@@ -70,13 +73,15 @@ fn rates(plan: &Plan, contests: &[Contest<'_>]) -> Result<Table> {
     let line = |contest: &Contest<'_>| -> Result<Vec<String>> {
         let of = |watcher: Watcher| contest.rates.ratio(watcher as usize, Watcher::Nobody as usize);
         let bare = contest.rates.spread(Watcher::Nobody as usize).context("nothing was measured")?;
-        let same = of(Watcher::NobodyAgain)?;
+        let (same, weir) = (of(Watcher::NobodyAgain)?, of(Watcher::Weir)?);
         Ok(vec![
             contest.workload.name().to_owned(),
             contest.workload.write(bare.median),
             same.to_string(),
+            weir.to_string(),
             of(Watcher::Tcpdump)?.to_string(),
             of(Watcher::Tshark)?.to_string(),
+            at_least(weir.median, TARGET, same.median),
         ])
     };
     Ok(Table {
@@ -84,11 +89,19 @@ fn rates(plan: &Plan, contests: &[Contest<'_>]) -> Result<Table> {
         note: format!(
             "Two containers on a bridge; {} rounds of {} s for each, in turns that begin with another one each \
              round. Ratios to nobody watching in the same round: median (min to max). \"Nobody\" is the same \
-             measured twice, hence the noise. tcpdump -w and tshark watch the server's veth. All write to files \
+             measured twice, hence the noise. weir audit -o jsonl watches both containers, tcpdump and tshark the server's veth; all write to files \
              in memory.",
             plan.rounds, plan.seconds
         ),
-        columns: vec!["work", "nobody watching", "nobody", "tcpdump -w", "tshark"],
+        columns: vec![
+            "work",
+            "nobody watching",
+            "nobody",
+            "weir audit",
+            "tcpdump -w",
+            "tshark",
+            "target for weir",
+        ],
         rows: contests.iter().map(line).collect::<Result<_>>()?,
     })
 }
@@ -106,9 +119,9 @@ fn usages(contests: &[Contest<'_>]) -> Table {
         title: "Audit: every request, and at what cost".into(),
         note: "Of the same runs, all rounds. Served: requests, as the server counts them. Told: records of requests \
                that were written; tshark prints a line for each that it finds. Lost: as it says itself; packets \
-               that tcpdump and tshark did not get. CPU: of the process and those it starts, from the load's begin \
-               to its own end, not what the kernel does while others send; median of the rounds. Peak: VmHWM, the \
-               most of all rounds."
+               that tcpdump and tshark did not get, pieces of payload and events that found no room on their way \
+               to weir. CPU: of the process and those it starts, from the load's begin to its own end, not what \
+               the kernel does while others send; median of the rounds. Peak: VmHWM, the most of all rounds."
             .into(),
         columns: vec!["work, who", "served", "told", "lost", "CPU µs a request", "peak MiB"],
         rows,

@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 use weir_testkit::{Daemon, Stream, Topology};
 
+use crate::Plan;
+use crate::observer::wait_until_attached;
 use crate::process::{cpu_of_ended_children, cpu_time, resident, with_children};
 use crate::workload::Folder;
 
@@ -21,17 +24,20 @@ pub(super) enum Watcher {
     Nobody,
     /// Shows how far two runs of the same lie apart: what is within it is noise.
     NobodyAgain,
+    Weir,
     /// Keeps packets: who made which request is for later.
     Tcpdump,
     Tshark,
 }
 
 impl Watcher {
-    pub(super) const ALL: [Self; 4] = [Self::Nobody, Self::NobodyAgain, Self::Tcpdump, Self::Tshark];
+    pub(super) const ALL: [Self; 5] =
+        [Self::Nobody, Self::NobodyAgain, Self::Weir, Self::Tcpdump, Self::Tshark];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Nobody | Self::NobodyAgain => "nobody",
+            Self::Weir => "weir audit",
             Self::Tcpdump => "tcpdump -w",
             Self::Tshark => "tshark",
         }
@@ -40,6 +46,7 @@ impl Watcher {
     /// Starts it and waits until it watches.
     pub(super) fn start(
         self,
+        plan: &Plan,
         topology: &Topology,
         folder: &Folder,
         tshark_field: &str,
@@ -49,6 +56,13 @@ impl Watcher {
         let output = folder.path().join(self.name());
         let daemon = match self {
             Self::Nobody | Self::NobodyAgain => return Ok(None),
+            Self::Weir => {
+                let mut command = host.command(&plan.weir);
+                command.args(["audit", "-o", "jsonl", "--engine", "none"]);
+                let daemon = Daemon::start_with_stdout("weir", &mut command, File::create(&output)?);
+                wait_until_attached(&daemon);
+                daemon
+            }
             Self::Tcpdump => {
                 let mut command = host.command("tcpdump");
                 command.args(["-i", device, "-n", "-w"]).arg(&output);
@@ -91,7 +105,7 @@ pub(super) struct Usage {
     pub(super) served: u64,
     /// Requests that it told of; none, if it tells packets only.
     pub(super) told: Option<u64>,
-    /// What it lost, as it says itself: packets, or events of the kernel.
+    /// What it lost, as it says itself: packets, or pieces of payload.
     pub(super) lost: u64,
     /// Until it has ended: what it had not looked at when the load ended is in it.
     pub(super) cpu_s: f64,
@@ -109,14 +123,39 @@ impl Watch {
         if !status.success() {
             bail!("{} ended with {status}: {}", self.watcher.name(), messages.join("\n"));
         }
+        let mut dropped = messages.iter().find_map(|line| dropped(line)).unwrap_or(0);
         let told = match self.watcher {
+            Watcher::Weir => {
+                let (requests, lost) = count_records(&self.output)?;
+                dropped += lost;
+                Some(requests)
+            }
             Watcher::Tshark => Some(count_values(&self.output)?),
             Watcher::Nobody | Watcher::NobodyAgain | Watcher::Tcpdump => None,
         };
-        let lost = messages.iter().find_map(|line| dropped(line)).unwrap_or(0);
         std::fs::remove_file(&self.output)?;
-        Ok(Usage { served, told, lost, cpu_s: cpu.as_secs_f64(), peak_kib })
+        Ok(Usage { served, told, lost: dropped, cpu_s: cpu.as_secs_f64(), peak_kib })
     }
+}
+
+/// Records of requests that weir wrote, and the sum of what its summary calls lost.
+fn count_records(path: &Path) -> Result<(u64, u64)> {
+    let mut file = BufReader::with_capacity(1 << 20, File::open(path)?);
+    let mut line = Vec::new();
+    let (mut requests, mut lost) = (0, None);
+    while file.read_until(b'\n', &mut line).context("cannot read what weir wrote")? > 0 {
+        if line.starts_with(br#"{"kind":"request""#) {
+            requests += 1;
+        } else if line.starts_with(br#"{"kind":"summary""#) {
+            let summary: Value = serde_json::from_slice(&line)?;
+            let reasons = summary["lost"].as_object().context("the summary has no losses")?;
+            // Bodies that were left out under load are counted in bytes.
+            let counts = reasons.iter().filter(|(reason, _)| !reason.ends_with("_bytes"));
+            lost = Some(counts.filter_map(|(_, count)| count.as_u64()).sum());
+        }
+        line.clear();
+    }
+    Ok((requests, lost.context("weir wrote no summary")?))
 }
 
 /// Values that tshark printed: a line for each packet, with commas in it where
