@@ -292,6 +292,13 @@ pub trait Parser: Send {
         None
     }
 
+    /// How many bytes may be missing here, although they ought to be seen, without
+    /// it becoming unknown where a message begins after them. Such a loss is told
+    /// as a skip with a gap.
+    fn bridges(&self, direction: Direction) -> Option<u64> {
+        self.skips_next(direction)
+    }
+
     /// A [`Step::Skip`] is over.
     fn skipped(&mut self, cx: &mut Context<'_>, direction: Direction, skipped: Skipped);
 

@@ -90,6 +90,18 @@ impl Played {
         self
     }
 
+    /// As many of these bytes as need not be seen are left out: how many.
+    fn left_out(&mut self, direction: Direction, bytes: &[u8]) -> usize {
+        let Self { conversation, tally, exchanges, time_ns } = self;
+        let skips = conversation.skip_left(side(direction)).unwrap_or(0);
+        let length = skips.min(bytes.len() as u64);
+        if length > 0 {
+            let mut emit = |_: &'static str, _, one| exchanges.push(one);
+            conversation.left_out(side(direction), length, *time_ns, tally, &mut emit);
+        }
+        usize::try_from(length).unwrap_or(bytes.len())
+    }
+
     pub(super) fn gap(&mut self, direction: Direction, length: u64, gap: Gap) -> &mut Self {
         let Self { conversation, tally, exchanges, time_ns } = self;
         let mut emit = |_: &'static str, _, one| exchanges.push(one);
@@ -154,6 +166,7 @@ pub(super) fn check(protocol: &'static Protocol, turns: &[Turn]) {
     assert_eq!(distinct.len(), pairs.len(), "exchanges that look the same: {pairs:?}");
     any_segmentation(protocol, turns, &whole);
     any_interleaving(protocol, turns, &whole);
+    spared(protocol, turns, &whole);
     any_truncation(protocol, turns, &pairs);
     any_gap(protocol, turns, &pairs);
     any_late_join(protocol, turns, &pairs);
@@ -239,6 +252,29 @@ fn any_segmentation(protocol: &'static Protocol, turns: &[Turn], whole: &[Exchan
         }
         played.finish(End::Fin);
         assert_eq!(sorted(&played.exchanges), sorted(whole), "segmentation {round}");
+    }
+}
+
+/// What need not be seen is not: nothing else changes.
+fn spared(protocol: &'static Protocol, turns: &[Turn], whole: &[Exchange]) {
+    let mut random = Random(17);
+    for round in 0..60 {
+        let mut played = Played::new(protocol);
+        for turn in turns {
+            let mut rest = turn.bytes.as_slice();
+            while !rest.is_empty() {
+                let left_out = played.left_out(turn.direction, rest);
+                rest = &rest[left_out..];
+                let size = 1 + random.below(1 << (round % 9));
+                let (now, later) = rest.split_at(size.min(rest.len()));
+                if !now.is_empty() {
+                    played.data(turn.direction, now);
+                }
+                rest = later;
+            }
+        }
+        played.finish(End::Fin);
+        assert_eq!(sorted(&played.exchanges), sorted(whole), "spared {round}");
     }
 }
 

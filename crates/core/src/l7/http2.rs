@@ -273,16 +273,12 @@ impl Http2 {
                 }
                 1
             }
-            (Reading::Content(content @ 1.., padding), Some(stream), _) => match stream.skips(direction) {
-                Some(skips) if skips >= content as u64 => return Step::Skip((content + padding) as u64),
-                Some(skips) => return Step::Skip(skips),
-                None => {
-                    let seen = bytes.get(..content).unwrap_or(bytes);
-                    let used = stream.prefix(direction, seen, time_ns);
-                    way.reading = Reading::Content(content - used, padding);
-                    used
-                }
-            },
+            (Reading::Content(content, padding), Some(stream), _) => {
+                let seen = bytes.get(..content).unwrap_or(bytes);
+                let used = stream.prefix(direction, seen, time_ns);
+                way.reading = Reading::Content(content - used, padding);
+                used
+            }
             (reading, ..) => return Step::Skip(reading.left() as u64),
         };
         self.end_if_whole(cx, direction);
@@ -292,9 +288,11 @@ impl Http2 {
 
 impl Parser for Http2 {
     fn data(&mut self, cx: &mut Context<'_>, direction: Direction, bytes: &[u8], times: Times) -> Step {
+        if let Some(skips) = self.skips_next(direction) {
+            return Step::Skip(skips);
+        }
         match self.way(direction).reading {
             Reading::Header => self.header(cx, direction, bytes, times),
-            Reading::Payload(0, rest) => Step::Skip(rest as u64),
             Reading::Payload(wanted, rest) => {
                 let seen = bytes.get(..wanted).unwrap_or(bytes);
                 let way = self.way(direction);
@@ -308,8 +306,22 @@ impl Parser for Http2 {
     }
 
     fn skips_next(&self, direction: Direction) -> Option<u64> {
-        let left = self.ways[direction.index()].reading.left();
-        Some(left as u64).filter(|left| *left > 0)
+        let way = &self.ways[direction.index()];
+        let skips = match way.reading {
+            Reading::Header | Reading::Payload(1.., _) | Reading::PadLength(_) => return None,
+            Reading::Content(content @ 1.., _) => {
+                let skips =
+                    self.streams.get(&way.frame.stream).map_or(Some(u64::MAX), |one| one.skips(direction))?;
+                if skips < content as u64 { skips } else { way.reading.left() as u64 }
+            }
+            reading => reading.left() as u64,
+        };
+        Some(skips)
+    }
+
+    /// A frame's length is known by its header.
+    fn bridges(&self, direction: Direction) -> Option<u64> {
+        Some(self.ways[direction.index()].reading.left() as u64)
     }
 
     fn skipped(&mut self, cx: &mut Context<'_>, direction: Direction, skipped: Skipped) {

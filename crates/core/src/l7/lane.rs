@@ -140,13 +140,16 @@ impl Lane {
 
     /// The skip that begins here, before its first byte has come.
     fn next_skip(&self, parser: &dyn Parser, direction: Direction) -> Option<u64> {
-        let between = self.kept.is_empty() && !self.lost && !self.waits;
-        if between { parser.skips_next(direction).filter(|asked| *asked > 0) } else { None }
+        if self.is_between() { parser.skips_next(direction).filter(|asked| *asked > 0) } else { None }
     }
 
-    fn begin_next_skip(&mut self, at: &Place<'_, '_>) {
+    /// Whether nothing waits for what comes next, and what that is is known.
+    fn is_between(&self) -> bool {
+        self.kept.is_empty() && !self.lost && !self.waits
+    }
+
+    fn begin_skip(&mut self, next: Option<u64>) {
         if self.skip.is_none() {
-            let next = self.next_skip(at.parser, at.direction);
             self.skip = next.map(|asked| Skip { asked, left: asked, passed: 0, gap: None });
         }
     }
@@ -155,7 +158,7 @@ impl Lane {
     pub(super) fn left_out(&mut self, at: &mut Place<'_, '_>, length: u64) {
         let mut length = length;
         while length > 0 {
-            self.begin_next_skip(at);
+            self.begin_skip(self.next_skip(at.parser, at.direction));
             let Some(skip) = &mut self.skip else { return self.gap(at, length, Gap::Cut) };
             let passed = skip.left.min(length);
             skip.left -= passed;
@@ -171,7 +174,8 @@ impl Lane {
     pub(super) fn gap(&mut self, at: &mut Place<'_, '_>, length: u64, gap: Gap) {
         let mut length = length;
         while length > 0 {
-            self.begin_next_skip(at);
+            let bridged = at.parser.bridges(at.direction).filter(|bytes| self.is_between() && *bytes > 0);
+            self.begin_skip(bridged);
             let Some(skip) = &mut self.skip else { break };
             let passed = skip.left.min(length);
             skip.left -= passed;

@@ -103,8 +103,8 @@ impl Parser for MySql {
         }
     }
 
-    fn skips_next(&self, direction: Direction) -> Option<u64> {
-        self.frames.as_ref()?.skips_next(direction)
+    fn bridges(&self, direction: Direction) -> Option<u64> {
+        self.frames.as_ref()?.bridges(direction)
     }
 
     fn skipped(&mut self, cx: &mut Context<'_>, direction: Direction, skipped: Skipped) {

@@ -241,6 +241,12 @@ impl<K: Hash + Eq + Clone, T> Keyed<K, T> {
     }
 
     /// The request that waits under this key.
+    #[must_use]
+    pub fn get(&self, key: &K) -> Option<&T> {
+        self.pending.get(key).map(|(_, request)| request)
+    }
+
+    /// The request that waits under this key.
     pub fn get_mut(&mut self, key: &K) -> Option<&mut T> {
         self.pending.get_mut(key).map(|(_, request)| request)
     }

@@ -220,7 +220,7 @@ impl Frames {
     }
 
     /// What is left of the packet, where it is missing.
-    pub(super) fn skips_next(&self, direction: Direction) -> Option<u64> {
+    pub(super) fn bridges(&self, direction: Direction) -> Option<u64> {
         match self.streams[direction.index()].as_ref()?.at {
             At::Content { left, .. } => Some(left as u64),
             At::Header => None,
