@@ -47,7 +47,8 @@ fn url_by(url: &str, hides: fn(&str) -> bool) -> String {
         Some(at) if !url.get(..at).unwrap_or_default().contains(['/', '?', '#']) => url.split_at(at + 3),
         _ => ("", url),
     };
-    let mut redacted = scheme.to_owned();
+    let mut redacted = String::with_capacity(url.len());
+    redacted.push_str(scheme);
     let mut rest = rest;
     if !scheme.is_empty() {
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());

@@ -13,6 +13,8 @@ use crate::reveal::{Class, Reveal, names_password};
 const TEXT_BYTES_MAX: usize = 512;
 /// Of the names of its keys.
 const TARGET_BYTES_MAX: usize = 256;
+/// Most are no longer: memory for them is asked for once.
+const TEXT_BYTES_USUAL: usize = 48;
 /// Stands for what did not fit.
 const REST: &str = "...";
 const HIDDEN: &str = "?";
@@ -275,7 +277,7 @@ struct Text {
 
 impl Text {
     fn new(bytes_max: usize) -> Self {
-        Self { text: String::new(), bytes_max, full: false }
+        Self { text: String::with_capacity(TEXT_BYTES_USUAL), bytes_max, full: false }
     }
 
     fn push(&mut self, word: &str) {
