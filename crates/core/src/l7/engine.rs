@@ -2,8 +2,7 @@
 
 mod entries;
 mod live;
-
-use std::collections::BTreeMap;
+mod tally;
 
 use super::conversation::Conversation;
 use super::{Exchange, Transport, Why};
@@ -14,6 +13,8 @@ use crate::reveal::Reveal;
 use crate::stream::{Connection, End, Gap, Piece, Segment};
 use entries::{Entries, Kind};
 use live::Live;
+
+pub use tally::Tally;
 
 /// A datagram's conversation is over when nothing came for this long.
 const DATAGRAM_IDLE_NS: u64 = 60_000_000_000;
@@ -53,55 +54,6 @@ pub struct Found {
     pub time_ns: u64,
     /// What was asked and answered.
     pub exchange: Exchange,
-}
-
-/// What could not be read, and why.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Conversations.
-    pub conversations: u64,
-    /// Those that were not (or no longer) parsed, by reason.
-    pub bypassed: BTreeMap<Why, u64>,
-    /// Holes in streams, acknowledged by their receiver.
-    pub gaps_lost: u64,
-    /// Holes because packets were captured only in part.
-    pub gaps_cut: u64,
-    /// Holes that nobody acknowledged.
-    pub gaps_not_seen: u64,
-    /// Conversations that were dropped because their memory was needed.
-    pub evicted: u64,
-    /// Messages that were longer than what is kept of their protocol.
-    pub messages_too_long: u64,
-    /// Payload that was handed over.
-    pub captured_bytes: u64,
-    /// Payload that was not handed over, because nobody needed it.
-    pub left_out_bytes: u64,
-}
-
-impl Tally {
-    pub(super) fn bypassed(&mut self, why: Why) {
-        *self.bypassed.entry(why).or_default() += 1;
-    }
-
-    fn gap(&mut self, gap: Gap) {
-        *match gap {
-            Gap::Cut => &mut self.gaps_cut,
-            Gap::Lost => &mut self.gaps_lost,
-            Gap::NotSeen => &mut self.gaps_not_seen,
-        } += 1;
-    }
-
-    /// What is missing because of a loss, with its name in records.
-    #[must_use]
-    pub fn losses(&self) -> [(&'static str, u64); 5] {
-        [
-            ("stream_gaps_lost", self.gaps_lost),
-            ("stream_gaps_cut", self.gaps_cut),
-            ("stream_gaps_not_seen", self.gaps_not_seen),
-            ("conversations_evicted", self.evicted),
-            ("messages_too_long", self.messages_too_long),
-        ]
-    }
 }
 
 /// Every connection and every exchange of datagrams.
