@@ -34,7 +34,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Table>> {
 }
 
 fn measure_on(plan: &Plan, kind: Kind) -> Result<Table> {
-    let host = Host::new(kind, plan);
+    let host = Host::new(kind, plan)?;
     let topology = host.topology();
     let methods = kind.methods();
     let contest = |workload| Contest { workload, rates: Samples::of(methods.len()) };
@@ -55,6 +55,9 @@ fn measure_on(plan: &Plan, kind: Kind) -> Result<Table> {
     let mut columns = vec!["work", "no redirect"];
     columns.extend(methods.iter().skip(1).map(|method| method.name()));
     columns.push("targets for weir");
+    if methods.contains(&Method::Accelerate) {
+        columns.push("target for --accelerate");
+    }
     Ok(Table {
         title: format!("Redirect, {}", kind.title()),
         note: format!(
@@ -101,6 +104,14 @@ impl Contest<'_> {
                 let _ = write!(targets, "; to nftables {ratio:.3}, {verdict}");
             }
             cells.push(targets);
+            if let Some(accelerate) = place(Method::Accelerate) {
+                let ratio = self.rates.ratio(accelerate, 0)?.median;
+                cells.push(if kind == Kind::DockerBridge {
+                    at_least(ratio, 1.10, same)
+                } else {
+                    String::new()
+                });
+            }
         }
         Ok(cells)
     }

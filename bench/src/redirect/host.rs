@@ -1,13 +1,16 @@
 //! The hosts that redirects are measured on.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use weir_testkit::{Bpffs, Topology};
+use weir_testkit::{Bpffs, Daemon, Topology};
 
 use super::method::Method;
 use crate::Plan;
+use crate::observer::wait_until_attached;
 use crate::tables::Tables;
+use crate::workload::Folder;
 
 const BRIDGE_NETFILTER: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
@@ -61,8 +64,16 @@ impl Kind {
     /// What is compared there; the first is what the others are compared with.
     pub(super) fn methods(self) -> &'static [Method] {
         match self {
-            Self::Bridge => &[Method::Nothing, Method::NothingAgain, Method::Weir],
-            Self::DockerBridge | Self::TwoBridges => {
+            Self::Bridge => &[Method::Nothing, Method::NothingAgain, Method::Weir, Method::Accelerate],
+            Self::DockerBridge => &[
+                Method::Nothing,
+                Method::NothingAgain,
+                Method::Nftables,
+                Method::Iptables,
+                Method::Weir,
+                Method::Accelerate,
+            ],
+            Self::TwoBridges => {
                 &[Method::Nothing, Method::NothingAgain, Method::Nftables, Method::Iptables, Method::Weir]
             }
         }
@@ -85,10 +96,12 @@ pub(super) struct Host {
     weir: PathBuf,
     /// For what weir pins: not the machine's own.
     bpffs: Bpffs,
+    /// For the socket at which it answers.
+    folder: Folder,
 }
 
 impl Host {
-    pub(super) fn new(kind: Kind, plan: &Plan) -> Self {
+    pub(super) fn new(kind: Kind, plan: &Plan) -> Result<Self> {
         let topology = match kind {
             Kind::TwoBridges => {
                 let mut topology = Topology::with_two_bridges();
@@ -103,9 +116,10 @@ impl Host {
                 topology
             }
         };
-        let host = Self { kind, topology, weir: plan.weir.clone(), bpffs: Bpffs::new() };
+        let (bpffs, folder) = (Bpffs::new(), Folder::new()?);
+        let host = Self { kind, topology, weir: plan.weir.clone(), bpffs, folder };
         host.set_bridge_netfilter();
-        host
+        Ok(host)
     }
 
     pub(super) fn topology(&self) -> &Topology {
@@ -123,14 +137,26 @@ impl Host {
 
     /// Runs `weir` to its end.
     pub(super) fn weir(&self, args: &[&str]) -> Result<()> {
-        let mut command = self.topology.host().command(&self.weir);
-        command.args(args).env("WEIR_BPFFS", self.bpffs.path());
-        command.env("WEIR_SOCKET", self.bpffs.path().join("no-weir-runs"));
-        let output = command.output().context("cannot run weir")?;
+        let output = self.command(args).output().context("cannot run weir")?;
         if !output.status.success() {
             bail!("weir {}: {}{}", args.join(" "), String::from_utf8_lossy(&output.stderr), output.status);
         }
         Ok(())
+    }
+
+    /// `weir run --accelerate`, which watches.
+    pub(super) fn accelerate(&self) -> Daemon {
+        let daemon =
+            Daemon::start("weir run", &mut self.command(&["run", "--engine", "none", "--accelerate"]));
+        wait_until_attached(&daemon);
+        daemon
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.topology.host().command(&self.weir);
+        command.args(args).env("WEIR_BPFFS", self.bpffs.path());
+        command.env("WEIR_SOCKET", self.folder.path().join("socket"));
+        command
     }
 
     /// A new network namespace has it on where the kernel has it at all.

@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 
 use anyhow::Result;
+use weir_testkit::Daemon;
 
 use super::host::Host;
+use crate::observer::stop;
 use crate::tables::Tables;
 
 /// Who asks `asked` shall reach `server`.
@@ -25,6 +27,8 @@ pub(super) enum Method {
     Iptables,
     /// By rules that stay in the kernel, with no weir running.
     Weir,
+    /// Not redirected, but past the bridge: `weir run --accelerate`.
+    Accelerate,
 }
 
 impl Method {
@@ -35,11 +39,12 @@ impl Method {
             Self::Nftables => "nftables",
             Self::Iptables => "iptables",
             Self::Weir => "weir",
+            Self::Accelerate => "no redirect, weir run --accelerate",
         }
     }
 
     pub(super) fn redirects(self) -> bool {
-        !matches!(self, Self::Nothing | Self::NothingAgain)
+        matches!(self, Self::Nftables | Self::Iptables | Self::Weir)
     }
 
     pub(super) fn apply(self, host: &Host, rule: Rule) -> Result<Applied<'_>> {
@@ -62,24 +67,30 @@ impl Method {
                         &server,
                     ])?;
                 }
-                return Ok(Applied { tables, weir: Some(host) });
+                return Ok(Applied { tables, weir: Some((host, None)) });
+            }
+            Self::Accelerate => {
+                let daemon = host.accelerate();
+                return Ok(Applied { tables, weir: Some((host, Some(daemon))) });
             }
         }
         Ok(Applied { tables, weir: None })
     }
 }
 
-/// A redirect in force.
+/// It is in force.
 pub(super) struct Applied<'a> {
     tables: Tables<'a>,
-    /// The host with weir's rules.
-    weir: Option<&'a Host>,
+    /// The host with weir's state, and the weir that runs, if one does.
+    weir: Option<(&'a Host, Option<Daemon>)>,
 }
 
 impl Applied<'_> {
     /// Nothing of it is left for the next turn.
     pub(super) fn take_back(self) -> Result<()> {
         self.tables.empty();
-        self.weir.map_or(Ok(()), |host| host.weir(&["down"]))
+        let Some((host, daemon)) = self.weir else { return Ok(()) };
+        daemon.map_or(Ok(()), stop)?;
+        host.weir(&["down"])
     }
 }
