@@ -17,4 +17,6 @@ mod protocols;
 mod redirect;
 mod sums;
 mod survival;
+mod volume;
+mod ways;
 mod weir;

@@ -14,26 +14,26 @@ use weir_testkit::{Bpffs, Daemon, Namespace, Stream, Topology, require_root, wai
 use crate::weir::{LIMIT, Weir, command, text};
 
 /// A host, and where its weirs keep their state.
-struct Host {
-    topology: Topology,
+pub(crate) struct Host {
+    pub(crate) topology: Topology,
     bpffs: Bpffs,
 }
 
 impl Host {
-    fn new(names: &[&str]) -> Self {
+    pub(crate) fn new(names: &[&str]) -> Self {
         Self { topology: Topology::with_containers(names), bpffs: Bpffs::new() }
     }
 
-    fn address(&self, name: &str, port: u16) -> SocketAddr {
+    pub(crate) fn address(&self, name: &str, port: u16) -> SocketAddr {
         SocketAddr::new(self.topology.container(name).ipv4().into(), port)
     }
 
-    fn namespace(&self, name: &str) -> &Namespace {
+    pub(crate) fn namespace(&self, name: &str) -> &Namespace {
         self.topology.container(name).namespace()
     }
 
     /// The container's name as weir finds it, which is its network namespace's.
-    fn name(&self, name: &str) -> String {
+    pub(crate) fn name(&self, name: &str) -> String {
         self.namespace(name).name().to_owned()
     }
 
@@ -55,14 +55,14 @@ impl Host {
 
     /// The same, and it works; its standard output.
     #[track_caller]
-    fn redirects(&self, args: &[&str]) -> String {
+    pub(crate) fn redirects(&self, args: &[&str]) -> String {
         let output = self.redirect(args);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{args:?}: {stderr}");
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn rules(&self) -> Vec<Value> {
+    pub(crate) fn rules(&self) -> Vec<Value> {
         let list = self.redirects(&["list", "-o", "json"]);
         serde_json::from_str::<Vec<Value>>(&list).unwrap()
     }
