@@ -206,6 +206,10 @@ struct {
 /* When a process said last that it keeps the table, CLOCK_MONOTONIC. Written by user space. */
 __u64 keeper_ns = 0;
 
+/* Since when somebody reads `payloads`, CLOCK_MONOTONIC; 0: nobody does, and nothing is copied.
+ * Written by user space. */
+__u64 payload_since_ns = 0;
+
 /* The place in `tended` that is next. */
 __u32 tended_next = 0;
 

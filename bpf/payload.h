@@ -9,6 +9,7 @@
 
 #include "config.h"
 #include "emit.h"
+#include "keeper.h"
 #include "maps.h"
 #include "packet.h"
 
@@ -221,6 +222,12 @@ static __noinline void payload_write(struct __sk_buff *skb, struct event_payload
 		payload_write_16384(skb, header, offset);
 }
 
+/* Whether what the flow said at its beginning passed before anybody read payload. */
+static __always_inline bool payload_joined_late(const struct flow *flow)
+{
+	return flow->midstream || flow->first_ns < *(volatile __u64 *)&payload_since_ns;
+}
+
 static __always_inline void payload_header(struct event_payload *header, struct __sk_buff *skb, const struct flow *flow,
 					   const struct packet *packet, __u8 hook)
 {
@@ -236,7 +243,10 @@ static __always_inline void payload_header(struct event_payload *header, struct 
 	header->tcp_flags = packet->tcp_flags;
 	header->source = packet->source;
 	header->initiator = flow->initiator;
-	header->begun = !!(flow->direction[0].tcp_flags & TCP_SYN) | (!!(flow->direction[1].tcp_flags & TCP_SYN)) << 1;
+	header->begun = 0;
+	if (!payload_joined_late(flow))
+		header->begun =
+		    !!(flow->direction[0].tcp_flags & TCP_SYN) | (!!(flow->direction[1].tcp_flags & TCP_SYN)) << 1;
 }
 
 /* The first to decide does so for good. What was decided. */
@@ -255,7 +265,7 @@ static __noinline bool payload_begins(struct __sk_buff *skb, struct flow *flow, 
 				      __u32 length)
 {
 	struct flow_direction *own = &flow->direction[source & 1], *peer = &flow->direction[(source & 1) ^ 1];
-	__u8 turns_max = flow->midstream ? TURNS_LOOKED_AT_MIDSTREAM_MAX : TURNS_LOOKED_AT_MAX;
+	__u8 turns_max = payload_joined_late(flow) ? TURNS_LOOKED_AT_MIDSTREAM_MAX : TURNS_LOOKED_AT_MAX;
 
 	if (payload_look(skb, offset, length)) {
 		/* Under overload whole new flows go, never parts of those that are read. */
@@ -290,10 +300,17 @@ static __always_inline __u32 payload_share(__u32 before, __u32 bytes)
 	return share;
 }
 
+/* Whether anybody reads payload: pinned programs have readers only at times. */
+static __always_inline bool payload_is_read(void)
+{
+	return *(volatile __u64 *)&payload_since_ns && !keeper_is_gone();
+}
+
 /* Before anything is called: most packets of most flows end here. */
 static __always_inline bool payload_wanted(const struct flow *flow, const struct packet *packet)
 {
-	return flow->capture <= CAPTURE_ON && (packet->payload_bytes || (packet->tcp_flags & (TCP_FIN | TCP_RST)));
+	return payload_is_read() && flow->capture <= CAPTURE_ON &&
+	       (packet->payload_bytes || (packet->tcp_flags & (TCP_FIN | TCP_RST)));
 }
 
 /* A TCP segment with payload, or one that ends its stream. */
@@ -349,7 +366,7 @@ static __always_inline bool payload_is_dns(const struct packet *packet)
 {
 	__u16 low = packet->key.port[0], high = packet->key.port[1];
 
-	return !packet->later_fragment && packet->payload_bytes &&
+	return payload_is_read() && !packet->later_fragment && packet->payload_bytes &&
 	       (low == PORT_DNS || high == PORT_DNS || low == PORT_MDNS || high == PORT_MDNS);
 }
 

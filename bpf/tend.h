@@ -13,20 +13,10 @@
 #include "clock.h"
 #include "connect.h"
 #include "flow.h"
+#include "keeper.h"
 
-#define SECOND_NS 1000000000ULL
-/* A keeper speaks every 10 s. */
-#define KEEPER_SILENT_NS (30 * SECOND_NS)
 /* Places looked at for one flow that begins: more go than come. */
 #define TEND_PLACES 2
-
-/* Whether the table has no keeper. To the tick: the time that flow_count() has just set
- * will do. */
-static __always_inline bool tend_is_needed(void)
-{
-	return config.tended_flows &&
-	       *(volatile __u64 *)&clock_tick_ns > *(volatile __u64 *)&keeper_ns + KEEPER_SILENT_NS;
-}
 
 /* Whether this hook counts the first packet of a flow. */
 static __always_inline bool tend_begins(const struct flow *flow, const struct packet *packet, __u64 owner)
@@ -102,7 +92,7 @@ static __always_inline void tend_make_room(void)
 		return;
 	/* Where nothing is counted any more, nobody else sets the time. */
 	clock_coarse_ns();
-	if (tend_is_needed())
+	if (keeper_is_gone())
 		tend_remember(NULL);
 }
 

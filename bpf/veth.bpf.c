@@ -108,7 +108,7 @@ static __always_inline int observe(struct __sk_buff *skb, __u8 hook, bool ethern
 			shortcut_begin(skb, hook, flow, &packet);
 	}
 	flow_count(skb, flow, &packet, hook);
-	if (tend_is_needed() && tend_begins(flow, &packet, owner))
+	if (keeper_is_gone() && tend_begins(flow, &packet, owner))
 		tend_remember(&packet.key);
 	if (!REDIRECTS(ethernet))
 		return NEXT_PROGRAM;

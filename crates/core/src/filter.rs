@@ -463,9 +463,13 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// The ends of a redirected flow, as its server sees them, are its ends too.
+    /// The ends of a redirected connection, as its server sees them, are its ends too.
     fn translated(&self) -> Option<&'a Translated> {
-        self.flow().and_then(|flow| flow.translated.as_deref())
+        match self.record {
+            Record::Flow(flow) => flow.translated.as_deref(),
+            Record::Request(request) => request.translated.as_deref(),
+            _ => None,
+        }
     }
 
     fn clients(&self) -> impl Iterator<Item = &'a Endpoint> {

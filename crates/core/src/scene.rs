@@ -15,7 +15,6 @@ use crate::record::{
     FlowRecord, InterfaceCounters, Matched, PacketDirection, PacketRecord, RequestRecord, Translated,
     Verdict, tcp_flag_letters,
 };
-use crate::redirect::RuleId;
 use crate::reveal::Class;
 
 /// From the kernel's clock to the calendar.
@@ -87,15 +86,10 @@ impl Scene {
             Side::Low => (low, high),
             Side::High => (high, low),
         };
-        let (client, server, translated) = match &entry.translation {
-            Some(translation) => {
-                let (seen_client, seen_server) =
-                    self.as_the_client_sees(translation, &client, &server, time_ns);
-                (seen_client, seen_server, Some(Box::new(Translated { client, server })))
-            }
-            None => (client, server, None),
+        let (client, server, rule, translated) = match &entry.translation {
+            Some(translation) => self.translated(translation, client, server, time_ns),
+            None => (client, server, None, None),
         };
-        let rule = entry.translation.and_then(|translation| translation.rule).map(RuleId::number);
         let sent = &entry.directions[entry.initiator.index()];
         let received = &entry.directions[entry.initiator.other().index()];
         let delivered = |direction: &crate::flow::DirectionEntry| {
@@ -111,7 +105,7 @@ impl Scene {
             icmp_type: key.protocol.is_icmp().then_some(key.icmp_type),
             state,
             verdict: if rule.is_some() { Verdict::Redirected } else { Verdict::Forwarded },
-            rule: rule.map(|number| self.rule_name(number)),
+            rule,
             translated,
             midstream: entry.midstream,
             start: self.clock.time(entry.first_ns),
@@ -131,6 +125,20 @@ impl Scene {
                 .then(|| [tcp_flag_letters(sent.tcp_flags), tcp_flag_letters(received.tcp_flags)]),
             interfaces: self.interface_counters(entry.points().map(|(_, hook, counters)| (hook, counters))),
         }
+    }
+
+    /// The ends of a translated flow as its client sees them, the rule's name, and the ends as the server sees
+    /// them, which are given.
+    fn translated(
+        &mut self,
+        translation: &Translation,
+        client: Endpoint,
+        server: Endpoint,
+        time_ns: u64,
+    ) -> (Endpoint, Endpoint, Option<Arc<str>>, Option<Box<Translated>>) {
+        let (seen_client, seen_server) = self.as_the_client_sees(translation, &client, &server, time_ns);
+        let rule = translation.rule.map(|rule| self.rule_name(rule.number()));
+        (seen_client, seen_server, rule, Some(Box::new(Translated { client, server })))
     }
 
     /// The ends of a translated flow, given what the server sees.
@@ -160,7 +168,7 @@ impl Scene {
     }
 
     /// The record of a request.
-    pub fn request_record(&mut self, found: Found) -> RequestRecord {
+    pub fn request_record(&mut self, found: Found, translation: Option<&Translation>) -> RequestRecord {
         let Found { key, first_ns, client, hooks, protocol, time_ns, exchange } = found;
         let owners = [Side::Low, Side::High].map(|side| {
             let at = |hook: Option<HookId>, way: Hook| {
@@ -176,6 +184,10 @@ impl Scene {
             Endpoint { ip, port: key.port(side), identity }
         };
         let (client, server) = (endpoint(client), endpoint(client.other()));
+        let (client, server, rule, translated) = match translation {
+            Some(translation) => self.translated(translation, client, server, time_ns),
+            None => (client, server, None, None),
+        };
         let (request, response) = (exchange.request, exchange.response);
         let begun_ns = request.or(response).map_or(time_ns, |part| part.first_ns);
         let both = request.zip(response);
@@ -185,6 +197,8 @@ impl Scene {
             flow: format!("{:016x}", key.connection_id(first_ns)),
             client,
             server,
+            rule,
+            translated,
             protocol,
             operation: exchange.operation,
             target: exchange.target,
@@ -308,6 +322,7 @@ mod tests {
     use crate::endpoint::Container;
     use crate::flow::{CaptureState, DirectionEntry, FlowState, Point};
     use crate::record::{FlowEvent, State};
+    use crate::redirect::RuleId;
 
     const WEB: u32 = 7;
     const DB: u32 = 8;

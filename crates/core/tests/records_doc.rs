@@ -146,6 +146,8 @@ fn request() -> RequestRecord {
         flow: "0123456789abcdef".into(),
         client: container(),
         server: host(),
+        rule: Some("canary".into()),
+        translated: Some(Box::new(translated())),
         protocol: "dns",
         operation: "A".into(),
         target: Some("example.com".into()),

@@ -325,6 +325,16 @@ impl Datapath {
         Ok(())
     }
 
+    /// Whether the programs copy payload, from now on: of no use but to a reader of payload, and with
+    /// [`Options::audit`]. Flows that began before are read as joined late.
+    pub fn copy_payload(&mut self, wanted: bool) {
+        let since_ns = if wanted { crate::monotonic_now_ns() } else { 0 };
+        if let Some(bss) = self.skeleton.maps.bss_data.as_deref_mut() {
+            // SAFETY: as in set_keeper_ns().
+            unsafe { AtomicU64::from_ptr(&raw mut bss.payload_since_ns) }.store(since_ns, Ordering::Relaxed);
+        }
+    }
+
     /// Hands over what is in the payload ring and ends its reader's thread.
     pub fn stop_payload_reader(&mut self) {
         self.payload_reader = None;

@@ -2,22 +2,29 @@
 //! thread reads payload out of the kernel and requests out of payload.
 
 mod listener;
+mod translations;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use weir_core::filter::Filter;
 use weir_core::flow::FlowKey;
 use weir_core::l7::{Engine, Found, Limits, Tally};
 use weir_core::reveal::Reveal;
 use weir_kernel::AuditOptions;
 
-use crate::cli::{AuditArgs, AuditStats, RequestsArgs};
+use crate::cli::{AuditArgs, AuditStats, PayloadArgs, RequestsArgs};
 use crate::error::Error;
-use crate::observe::Observer;
+use crate::local::{self, Request};
+use crate::observe::{self, Observer};
+use crate::outlet::Outlet;
 use crate::session::{Plan, Session};
 use crate::{kernel_release, notice};
 use listener::Listener;
+pub(crate) use translations::Translations;
 
 /// Batches of requests between the two threads. A full queue holds up the reader of
 /// payload; then its ring fills, bodies are left out, and the kernel counts.
@@ -28,11 +35,74 @@ const BATCHES_QUEUED: usize = 64;
 /// # Errors
 /// What keeps it from starting or going on; see [`Error`].
 pub fn run(arguments: &AuditArgs) -> Result<ExitCode, Error> {
-    let (requests, sums) = match &arguments.instead {
-        Some(AuditStats::Stats { sums, requests }) => (&**requests, Some(sums)),
-        None => (&arguments.requests, None),
+    let requests = arguments.requests();
+    let filter = compile(requests)?;
+    kernel_release::check()?;
+    let host = &requests.host;
+    let interfaces: Vec<_> = requests.filters.compile(Timestamp::now())?.interface_globs().cloned().collect();
+    // These are about programs and a reader of its own; the weir that runs has them already.
+    let shares = interfaces.is_empty() && requests.reveal.is_empty() && requests.payload.is_default();
+    if shares
+        && host.is_as_it_is()
+        && let Some(weir) = local::connect(&host.state.socket)
+    {
+        return weir.ask(&Request::typed(requests.output.color.for_stdout())?);
+    }
+    let pins = host.state.pins();
+    let mut plan = Plan {
+        pins: (interfaces.is_empty() && pins.exists()).then_some(&pins),
+        max_flows: host.max_flows,
+        packet_events: false,
+        audit: Some(AuditPlan::new(requests)),
+        redirects: false,
+        quiet: false,
+        accelerate: false,
+        attach: host.attach,
+        engine: &host.engine,
+        interfaces,
     };
-    let now = Timestamp::now();
+    let alone = "this weir reads on its own, and of a redirected connection it may see each end's half only";
+    if plan.pins.is_none() && pins.exists() {
+        notice(&format!("redirects are in force here; {alone}"));
+    }
+    let mut session = match Session::start(plan.clone()) {
+        Err(Error::Pin(error)) if observe::is_anothers(&error) => {
+            notice(&format!("{error}; {alone}"));
+            plan.pins = None;
+            Session::start(plan.clone())?
+        }
+        session => session?,
+    };
+    let outlet = summed_up(requests.output.outlet(filter), arguments);
+    session.observe(Observer::of_requests(outlet, requests.for_))?;
+    if plan.pins.is_some() {
+        session.answer(&host.state.socket).unwrap_or_else(|error| notice(&error.to_string()));
+    }
+    session.run()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Another process's `weir audit`, which writes to `out` in these colours.
+pub(crate) fn observer_for(
+    arguments: &AuditArgs,
+    zone: TimeZone,
+    color: bool,
+    out: Box<dyn Write + Send>,
+) -> Result<Observer, Error> {
+    let requests = arguments.requests();
+    let outlet = requests.output.outlet_to(compile(requests)?, zone, color, out);
+    Ok(Observer::of_requests(summed_up(outlet, arguments), requests.for_))
+}
+
+fn summed_up(outlet: Outlet, arguments: &AuditArgs) -> Outlet {
+    match &arguments.instead {
+        Some(AuditStats::Stats { sums, .. }) => outlet.summing_up(sums.stats()),
+        None => outlet,
+    }
+}
+
+/// Checks the filters.
+fn compile(requests: &RequestsArgs) -> Result<Filter, Error> {
     let filters = &requests.filters;
     if !filters.state.is_empty() || !filters.not_state.is_empty() {
         return Err(Error::Usage("--state is about flows: requests have none".to_owned()));
@@ -43,41 +113,13 @@ pub fn run(arguments: &AuditArgs) -> Result<ExitCode, Error> {
                 .to_owned(),
         ));
     }
+    let now = Timestamp::now();
     // Interfaces say where to watch, and nothing of what is seen there.
-    let where_to = filters.compile(now)?;
     let mut shown = filters.clone();
     shown.interface.clear();
     let mut filter = shown.compile(now)?;
     requests.audit.add_to(&mut filter, now)?;
-    let outlet = requests.output.outlet(filter);
-    let outlet = match sums {
-        Some(sums) => outlet.summing_up(sums.stats()),
-        None => outlet,
-    };
-    kernel_release::check()?;
-    let host = &requests.host;
-    if host.state.pins().exists() {
-        // Payload is read by programs of its own: pinned ones would copy it for nobody when this process is gone.
-        notice(
-            "redirects are in force here; this weir reads on its own, and shows requests on redirected connections \
-             twice: as the client and as the server see them",
-        );
-    }
-    let mut session = Session::start(Plan {
-        pins: None,
-        max_flows: host.max_flows,
-        packet_events: false,
-        audit: Some(AuditPlan::new(requests)),
-        redirects: false,
-        quiet: false,
-        accelerate: false,
-        attach: host.attach,
-        engine: &host.engine,
-        interfaces: where_to.interface_globs().cloned().collect(),
-    })?;
-    session.observe(Observer::of_requests(outlet, requests.for_))?;
-    session.run()?;
-    Ok(ExitCode::SUCCESS)
+    Ok(filter)
 }
 
 /// How payload is read.
@@ -86,6 +128,17 @@ pub(crate) struct AuditPlan {
     options: AuditOptions,
     limits: Limits,
     reveal: Reveal,
+}
+
+impl Default for AuditPlan {
+    /// As for those who say nothing of it.
+    fn default() -> Self {
+        Self {
+            options: AuditOptions { ring_bytes: PayloadArgs::RING_BYTES, turn_bytes_max: None },
+            limits: Limits::default(),
+            reveal: Reveal::default(),
+        }
+    }
 }
 
 impl AuditPlan {
@@ -132,9 +185,9 @@ pub(crate) struct FlowNews {
 
 /// What comes out of payload.
 #[derive(Debug)]
-pub(crate) enum RequestsFound {
+pub(crate) struct RequestsFound {
     /// Some requests.
-    Some(Vec<Found>),
-    /// There will be no more; the sums.
-    End(Box<Tally>),
+    pub(crate) found: Vec<Found>,
+    /// The sums until now.
+    pub(crate) tally: Tally,
 }

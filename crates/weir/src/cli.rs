@@ -152,6 +152,13 @@ pub struct HostArgs {
     pub state: StateArgs,
 }
 
+impl HostArgs {
+    /// Whether nothing was said that another weir that runs may do otherwise.
+    pub(crate) fn is_as_it_is(&self) -> bool {
+        self.attach == AttachChoice::Auto && self.max_flows.is_none() && self.engine == EngineChoice::Auto
+    }
+}
+
 /// `weir run`.
 #[derive(Debug, Args)]
 #[command(

@@ -9,7 +9,11 @@
 mod client;
 mod server;
 
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
+
+use crate::cli::expand_not;
+use crate::error::Error;
 
 pub(crate) use client::connect;
 pub(crate) use server::{Client, Message, Server};
@@ -27,6 +31,21 @@ pub(crate) struct Request {
     /// The IANA name of the time zone of whoever reads; none: that of the weir that answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) time_zone: Option<String>,
+}
+
+impl Request {
+    /// What this process was asked.
+    ///
+    /// # Errors
+    /// `--not` stands before nothing that it could turn round.
+    pub(crate) fn typed(color: bool) -> Result<Self, Error> {
+        let typed = expand_not(std::env::args_os()).map_err(Error::Usage)?;
+        Ok(Self {
+            arguments: typed.into_iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect(),
+            color,
+            time_zone: TimeZone::system().iana_name().map(str::to_owned),
+        })
+    }
 }
 
 /// What is answered.

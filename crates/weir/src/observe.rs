@@ -9,12 +9,11 @@ mod watched;
 use std::process::ExitCode;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use weir_core::filter::Filter;
 use weir_kernel::PinError;
 
-use crate::cli::{AttachChoice, ObserveArgs, expand_not};
-use crate::containers::EngineChoice;
+use crate::audit::AuditPlan;
+use crate::cli::ObserveArgs;
 use crate::error::Error;
 use crate::local::{self, Request};
 use crate::session::{Plan, Session};
@@ -35,21 +34,20 @@ pub fn run(arguments: &ObserveArgs) -> Result<ExitCode, Error> {
     let interfaces: Vec<_> = filter.interface_globs().cloned().collect();
     // These are about programs of its own; the weir that runs has its programs and interfaces already.
     let shares = !arguments.packets && interfaces.is_empty();
-    let as_it_is = arguments.host.attach == AttachChoice::Auto
-        && arguments.host.max_flows.is_none()
-        && arguments.host.engine == EngineChoice::Auto;
     if shares
-        && as_it_is
+        && arguments.host.is_as_it_is()
         && let Some(weir) = local::connect(&arguments.host.state.socket)
     {
-        return weir.ask(&request(arguments)?);
+        return weir.ask(&Request::typed(arguments.output.color.for_stdout())?);
     }
     let pins = arguments.host.state.pins();
+    let keeps = shares && pins.exists();
     let mut plan = Plan {
-        pins: (shares && pins.exists()).then_some(&pins),
+        pins: keeps.then_some(&pins),
         max_flows: arguments.host.max_flows,
         packet_events: arguments.packets,
-        audit: None,
+        // For others who may ask.
+        audit: keeps.then(AuditPlan::default),
         redirects: false,
         accelerate: false,
         quiet: false,
@@ -63,7 +61,7 @@ pub fn run(arguments: &ObserveArgs) -> Result<ExitCode, Error> {
                 "{error}; this weir counts on its own, and shows a redirected connection as two: as its client and as \
                  its server see it"
             ));
-            plan.pins = None;
+            (plan.pins, plan.audit) = (None, None);
             Session::start(plan.clone())?
         }
         session => session?,
@@ -77,7 +75,7 @@ pub fn run(arguments: &ObserveArgs) -> Result<ExitCode, Error> {
 }
 
 /// Whether the pinned state is there, and not for this weir to read.
-fn is_anothers(error: &PinError) -> bool {
+pub(crate) fn is_anothers(error: &PinError) -> bool {
     matches!(
         error,
         PinError::InUse { .. }
@@ -98,16 +96,6 @@ pub(crate) fn compile(arguments: &ObserveArgs) -> Result<Filter, Error> {
              application protocol, by weir audit"
         ))),
     }
-}
-
-/// What this process was asked, for the weir that runs.
-fn request(arguments: &ObserveArgs) -> Result<Request, Error> {
-    let typed = expand_not(std::env::args_os()).map_err(Error::Usage)?;
-    Ok(Request {
-        arguments: typed.into_iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect(),
-        color: arguments.output.color.for_stdout(),
-        time_zone: TimeZone::system().iana_name().map(str::to_owned),
-    })
 }
 
 /// As the kernel sizes its own connection tracking: 262,144 flows from 4 GiB of

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use weir_kernel::PinError;
 
+use crate::audit::AuditPlan;
 use crate::cli::RunArgs;
 use crate::error::Error;
 use crate::session::{Plan, Session};
@@ -30,7 +31,8 @@ pub fn run(arguments: &RunArgs) -> Result<ExitCode, Error> {
         redirects: true,
         accelerate: arguments.accelerate,
         quiet: false,
-        audit: None,
+        // Read while somebody asks for it.
+        audit: Some(AuditPlan::default()),
         attach: arguments.attach,
         engine: &arguments.engine,
         interfaces: Vec::new(),

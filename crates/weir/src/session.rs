@@ -17,8 +17,8 @@ use weir_core::filter::NamePattern;
 use weir_kernel::attach::Attacher;
 use weir_kernel::{Datapath, Options, PinDirectory};
 
-use crate::audit::{AuditPlan, RequestsFound};
-use crate::cli::{AttachChoice, Cli, Command, ObserveArgs, RedirectCommand};
+use crate::audit::{self, AuditPlan, RequestsFound};
+use crate::cli::{AttachChoice, AuditArgs, Cli, Command, ObserveArgs, RedirectCommand};
 use crate::containers::EngineChoice;
 use crate::error::Error;
 use crate::host::{self, HostEvent, WatchHandle, WatchOptions};
@@ -50,7 +50,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) accelerate: bool,
     /// It does not say what it watches.
     pub(crate) quiet: bool,
-    /// Payload is read, and requests in it. Not with pinned maps: nobody would read it when this process is gone.
+    /// Payload can be read, and requests in it; it is while an observer wants requests.
     pub(crate) audit: Option<AuditPlan>,
     pub(crate) attach: AttachChoice,
     pub(crate) engine: &'a EngineChoice,
@@ -66,6 +66,8 @@ pub(crate) struct Session {
     events: Receiver<Vec<Event>>,
     /// What payload gave; `None`: it is not read.
     requests: Option<Receiver<RequestsFound>>,
+    /// Whether payload is copied.
+    copies_payload: bool,
     host: Receiver<HostEvent>,
     _watch: WatchHandle,
     signals: Receiver<i32>,
@@ -130,6 +132,7 @@ impl Session {
             redirects,
             events,
             requests,
+            copies_payload: false,
             host,
             _watch: watch,
             signals,
@@ -145,7 +148,17 @@ impl Session {
     /// # Errors
     /// The table cannot be read.
     pub(crate) fn observe(&mut self, observer: Observer) -> Result<(), Error> {
-        self.pipeline.join(OWN, observer, &self.datapath.losses())
+        self.pipeline.join(OWN, observer, &self.datapath.losses())?;
+        self.copy_as_wanted();
+        Ok(())
+    }
+
+    /// Has payload copied while somebody wants to know of requests.
+    fn copy_as_wanted(&mut self) {
+        let wanted = self.pipeline.wants_requests();
+        if std::mem::replace(&mut self.copies_payload, wanted) != wanted {
+            self.datapath.copy_payload(wanted);
+        }
     }
 
     /// Answers other processes at `socket`.
@@ -202,7 +215,8 @@ impl Session {
     pub(crate) fn end(mut self, result: Result<(), Error>) -> Result<(), Error> {
         // Nobody is answered any more.
         self.server = None;
-        // The table is the programs' own from here on, if they are pinned.
+        // Whatever programs stay: nobody reads payload any more, and the table is their own.
+        self.datapath.copy_payload(false);
         self.datapath.stop_keeping();
         // If nothing is pinned, nothing more is counted from here on; what was is delivered and told.
         self.pipeline.detach();
@@ -302,7 +316,8 @@ impl Session {
         let arguments = std::iter::once("weir").chain(request.arguments.iter().map(String::as_str));
         let done = match Cli::try_parse_from(arguments) {
             Ok(cli) => match cli.command {
-                Command::Observe(arguments) => self.guest(id, &arguments, request, &client),
+                Command::Observe(arguments) => self.guest_of_flows(id, &arguments, request, &client),
+                Command::Audit(arguments) => self.guest_of_requests(id, &arguments, request, &client),
                 Command::Redirect(arguments) => self.redirect_for(&arguments.command, &client),
                 _ => Err(Error::Usage("this is not for the weir that runs to do".to_owned())),
             },
@@ -327,7 +342,7 @@ impl Session {
     }
 
     /// Another process's `weir observe`.
-    fn guest(
+    fn guest_of_flows(
         &mut self,
         id: u64,
         arguments: &ObserveArgs,
@@ -335,13 +350,30 @@ impl Session {
         client: &Client,
     ) -> Result<(), Error> {
         let filter = observe::compile(arguments)?;
-        let zone = request.time_zone.as_deref().and_then(|name| TimeZone::get(name).ok());
-        let zone = zone.unwrap_or_else(TimeZone::system);
-        let outlet = arguments.output.outlet_to(filter, zone, request.color, client.output());
+        let outlet = arguments.output.outlet_to(filter, zone_of(request), request.color, client.output());
+        self.guest(id, Observer::of_flows(outlet, arguments), client)
+    }
+
+    /// Another process's `weir audit`.
+    fn guest_of_requests(
+        &mut self,
+        id: u64,
+        arguments: &AuditArgs,
+        request: &Request,
+        client: &Client,
+    ) -> Result<(), Error> {
+        if !self.pipeline.reads_payload() {
+            return Err(Error::Usage("this weir does not read payload".to_owned()));
+        }
+        let observer = audit::observer_for(arguments, zone_of(request), request.color, client.output())?;
+        self.guest(id, observer, client)
+    }
+
+    fn guest(&mut self, id: u64, observer: Observer, client: &Client) -> Result<(), Error> {
         let reader = client.clone();
-        let observer =
-            Observer::of_flows(outlet, arguments).not_waited_for(Box::new(move || reader.has_room()));
+        let observer = observer.not_waited_for(Box::new(move || reader.has_room()));
         self.pipeline.join(id, observer, &self.datapath.losses())?;
+        self.copy_as_wanted();
         client.notice(&self.pipeline.greeting());
         self.guests.insert(id, client.clone());
         Ok(())
@@ -349,11 +381,18 @@ impl Session {
 
     fn leave(&mut self, id: u64) -> Result<(), Error> {
         self.pipeline.leave(id, &self.datapath.losses())?;
+        self.copy_as_wanted();
         if let Some(client) = self.guests.remove(&id) {
             client.end();
         }
         Ok(())
     }
+}
+
+/// The time zone of whoever reads.
+fn zone_of(request: &Request) -> TimeZone {
+    let named = request.time_zone.as_deref().and_then(|name| TimeZone::get(name).ok());
+    named.unwrap_or_else(TimeZone::system)
 }
 
 fn system(action: &'static str) -> impl FnOnce(io::Error) -> Error {

@@ -236,6 +236,8 @@ fn request(operation: &str, target: &str, status: &str, latency_us: u64) -> Reco
         flow: "0123456789abcdef".into(),
         client: end("172.18.0.3", Some(43122), web()),
         server: end("172.18.0.4", Some(80), database()),
+        rule: None,
+        translated: None,
         protocol: if operation == "GET" { "http" } else { "dns" },
         operation: operation.into(),
         target: Some(target.into()),

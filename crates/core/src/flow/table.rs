@@ -127,6 +127,12 @@ impl Table {
         self.rows.is_empty()
     }
 
+    /// Whether this connection's beginning was told.
+    #[must_use]
+    pub fn knows(&self, key: &FlowKey, first_ns: u64) -> bool {
+        self.rows.get(key).is_some_and(|row| row.first_ns == first_ns)
+    }
+
     /// Sums over the flows that have ended.
     #[must_use]
     pub fn totals(&self) -> &Totals {

@@ -1,11 +1,12 @@
 //! Requests, each with its answer.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::nanoseconds;
+use super::{Translated, nanoseconds};
 use crate::endpoint::Endpoint;
 
 /// What was asked of a server, and what it answered.
@@ -18,8 +19,14 @@ pub struct RequestRecord {
     pub flow: String,
     /// Who asked.
     pub client: Endpoint,
-    /// Who was asked.
+    /// Who was asked, as the client sees it.
     pub server: Endpoint,
+    /// The name of the rule that redirected the connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Arc<str>>,
+    /// Both ends as the server sees them, if that is not what the client sees.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub translated: Option<Box<Translated>>,
     /// Name of the application protocol.
     pub protocol: &'static str,
     /// What was asked for: the method, the command, the kind of statement.

@@ -58,6 +58,8 @@ fn get(path: &str, latency_us: u64) -> RequestRecord {
         flow: "0123456789abcdef".into(),
         client: end(40_000, Identity::World(None)),
         server: end(80, Identity::World(None)),
+        rule: None,
+        translated: None,
         protocol: "http",
         operation: "GET".into(),
         target: Some(format!("{path}?page=2")),

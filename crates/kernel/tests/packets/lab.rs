@@ -119,7 +119,15 @@ impl Lab {
         let audit = AuditOptions { ring_bytes: PAYLOAD_RING_BYTES, turn_bytes_max: Some(TURN_BYTES_MAX) };
         let options =
             Options { max_flows: MAX_FLOWS, packet_events: false, audit: Some(audit), ..Options::default() };
-        Self::shared(&LAB, &options, test);
+        Self::shared(&LAB, &options, |lab| {
+            lab.copy_payload(true);
+            test(lab);
+        });
+    }
+
+    /// Whether payload is copied, and flows that began before are joined late.
+    pub(crate) fn copy_payload(&mut self, wanted: bool) {
+        self.datapath.copy_payload(wanted);
     }
 
     /// Runs `test` with a table of this size.

@@ -463,3 +463,33 @@ fn root_nothing_is_copied_unasked() {
         assert_eq!((talk.pieces(), talk.capture()), (Vec::new(), CaptureState::Undecided));
     });
 }
+
+#[test]
+fn root_nothing_is_copied_while_nobody_reads() {
+    require_root!();
+    Lab::with_payload(|lab| {
+        lab.copy_payload(false);
+        let mut talk = Talk::opened(lab);
+        talk.client("PA", 1001, 1001, b"GET / HTTP/1.1\r\n\r\n");
+        assert_eq!(talk.pieces(), []);
+        assert_eq!(talk.capture(), CaptureState::Undecided, "who comes later may want it");
+    });
+}
+
+#[test]
+fn root_a_flow_from_before_the_reader_is_joined_late() {
+    require_root!();
+    Lab::with_payload(|lab| {
+        lab.copy_payload(false);
+        Talk::opened(lab).client("PA", 1001, 1001, b"GET / HTTP/1.1\r\n\r\n");
+        lab.copy_payload(true);
+        let mut talk = Talk::new(lab, [A, B], 40000);
+        // The middle of a body first: one look is not enough to turn it down.
+        talk.server("PA", 1001, 1020, &[0xff; 100]);
+        assert_eq!(talk.capture(), CaptureState::Undecided);
+        talk.client("PA", 1020, 1101, b"GET /2 HTTP/1.1\r\n\r\n");
+        let pieces = talk.pieces();
+        assert_eq!(pieces.iter().map(|piece| piece.first_seq).collect::<Vec<_>>(), [[None; 2]]);
+        assert_eq!(talk.capture(), CaptureState::On);
+    });
+}

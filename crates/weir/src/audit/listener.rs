@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crossbeam_channel::{Receiver, Sender};
 use weir_core::capture::PayloadSeen;
-use weir_core::l7::{Engine, Found};
+use weir_core::l7::{Engine, Found, Tally};
 use weir_kernel::{Captures, PayloadListener};
 
 use super::{FlowNews, RequestsFound};
@@ -20,6 +20,8 @@ pub(crate) struct Listener {
     /// When the last payload passed that was read.
     seen_ns: u64,
     found: Vec<Found>,
+    /// The sums that were delivered last.
+    told: Tally,
     deliver: Sender<RequestsFound>,
     /// The kernel refused once to be told what is wanted, and the user knows.
     refused: bool,
@@ -33,6 +35,7 @@ impl Listener {
             waiting: VecDeque::new(),
             seen_ns: 0,
             found: Vec::new(),
+            told: Tally::default(),
             deliver,
             refused: false,
         }
@@ -58,10 +61,14 @@ impl Listener {
     }
 
     fn hand_on(&mut self) {
-        if !self.found.is_empty() {
-            // The pipeline hangs up only when it has read everything.
-            let _ = self.deliver.send(RequestsFound::Some(std::mem::take(&mut self.found)));
+        let tally = self.engine.tally();
+        if self.found.is_empty() && *tally == self.told {
+            return;
         }
+        self.told = tally.clone();
+        let found = RequestsFound { found: std::mem::take(&mut self.found), tally: self.told.clone() };
+        // The pipeline hangs up only when it has read everything.
+        let _ = self.deliver.send(found);
     }
 }
 
@@ -96,6 +103,5 @@ impl PayloadListener for Listener {
         let Self { engine, found, .. } = self;
         engine.finish(&mut |one| found.push(one));
         self.hand_on();
-        let _ = self.deliver.send(RequestsFound::End(Box::new(self.engine.tally().clone())));
     }
 }

@@ -31,6 +31,17 @@ pub struct AuditArgs {
     pub requests: RequestsArgs,
 }
 
+impl AuditArgs {
+    /// Which requests, printed or summed up.
+    #[must_use]
+    pub fn requests(&self) -> &RequestsArgs {
+        match &self.instead {
+            Some(AuditStats::Stats { requests, .. }) => requests,
+            None => &self.requests,
+        }
+    }
+}
+
 /// What `weir audit` can tell in place of the requests.
 #[derive(Debug, Subcommand)]
 pub enum AuditStats {
@@ -93,6 +104,17 @@ pub struct PayloadArgs {
     /// Room for payload on its way out of the kernel: a power of two.
     #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = parse_ring, help_heading = "Payload")]
     pub payload_ring: u32,
+}
+
+impl PayloadArgs {
+    /// Room for payload where nobody says how much.
+    pub const RING_BYTES: u32 = 8 << 20;
+
+    /// Whether nothing was said of it.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        self.max_turn.is_none() && self.max_connection.is_none() && self.payload_ring == Self::RING_BYTES
+    }
 }
 
 /// `1500`, `64KiB`, `1MiB`, `2GiB`; more than nothing.

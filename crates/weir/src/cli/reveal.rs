@@ -14,6 +14,11 @@ pub struct RevealArgs {
 }
 
 impl RevealArgs {
+    /// Whether nothing is to be shown that is left out by default.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.reveal.is_empty()
+    }
+
     /// For [`weir_core::l7::Engine::revealing`].
     pub(crate) fn set(&self) -> Reveal {
         self.reveal.iter().copied().collect()

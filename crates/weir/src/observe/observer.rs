@@ -36,6 +36,17 @@ pub(super) struct AuditSums {
     pub(super) refused: u64,
 }
 
+impl AuditSums {
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            requests: self.requests.saturating_sub(before.requests),
+            tally: self.tally.since(&before.tally),
+            not_understood: self.not_understood.saturating_sub(before.not_understood),
+            refused: self.refused.saturating_sub(before.refused),
+        }
+    }
+}
+
 /// What an observer is told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shows {
@@ -242,8 +253,8 @@ impl Observer {
             .map(|((name, now), (_, before))| (name, now.saturating_sub(before)));
         let names = now.names_evicted.saturating_sub(before.names_evicted);
         let audits = self.shows == Shows::Requests;
-        // They begin with the programs: there was nothing before.
-        let audit = audits.then_some(&now.audit);
+        let audit = audits.then(|| now.audit.since(&before.audit));
+        let audit = audit.as_ref();
         let of_streams = audit.into_iter().flat_map(|audit| {
             audit.tally.losses().into_iter().chain([("conversations_refused", audit.refused)])
         });

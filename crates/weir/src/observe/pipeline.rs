@@ -17,7 +17,7 @@ use weir_kernel::{FlowTable, TableError, monotonic_now_ns};
 
 use super::observer::{AuditSums, Observer, Sums};
 use super::watched::Watched;
-use crate::audit::{FlowNews, RequestsFound};
+use crate::audit::{FlowNews, RequestsFound, Translations};
 use crate::error::Error;
 use crate::host::HostEvent;
 use crate::notice;
@@ -52,6 +52,7 @@ pub(crate) struct Pipeline {
     /// Who reads payload is told of flows.
     flow_news: Option<Sender<FlowNews>>,
     audit: AuditSums,
+    translations: Translations,
 }
 
 impl Pipeline {
@@ -67,6 +68,8 @@ impl Pipeline {
         let mut source = KernelTable(source);
         let mut table = Table::default();
         table.adopt(&mut source)?;
+        let mut translations = Translations::default();
+        translations.adopt(&mut source)?;
         Ok(Self {
             source,
             next_sweep: (!table.is_empty()).then(|| Instant::now() + SWEEP_INTERVAL),
@@ -80,6 +83,7 @@ impl Pipeline {
             quiet: false,
             flow_news: None,
             audit: AuditSums::default(),
+            translations,
         })
     }
 
@@ -101,7 +105,11 @@ impl Pipeline {
         if self.ready {
             self.watched.check_names(observer.filter(), &self.scene.directory.containers())?;
         }
-        let before = Sums { totals: self.table.sums(&mut self.source)?, ..self.sums(losses)? };
+        let mut audit = self.audit.clone();
+        if observer.shows_requests() {
+            self.source.visit(&mut |_, entry| audit.count(&entry))?;
+        }
+        let before = Sums { totals: self.table.sums(&mut self.source)?, audit, ..self.sums(losses)? };
         observer.begin(monotonic_now_ns(), before);
         self.observers.0.insert(id, observer);
         if self.next_sweep.is_some() {
@@ -151,9 +159,14 @@ impl Pipeline {
         self.flow_news = Some(flow_news);
     }
 
-    /// Whether anybody reads payload.
+    /// Whether somebody reads payload.
     pub(crate) fn reads_payload(&self) -> bool {
         self.flow_news.is_some()
+    }
+
+    /// Whether an observer wants to be told of requests.
+    pub(crate) fn wants_requests(&self) -> bool {
+        self.observers.0.values().any(Observer::shows_requests)
     }
 
     /// Tells how far the flows have come that still live, before payload is read to its end.
@@ -173,15 +186,15 @@ impl Pipeline {
 
     /// What was read out of payload.
     pub(crate) fn requests(&mut self, found: RequestsFound) -> Result<(), Error> {
-        let Self { observers, scene, audit, .. } = self;
-        match found {
-            RequestsFound::Some(found) => {
-                audit.requests += found.len() as u64;
-                for one in found {
-                    observers.request(scene, one);
-                }
+        let Self { source, table, observers, scene, audit, translations, .. } = self;
+        audit.requests += found.found.len() as u64;
+        audit.tally = found.tally;
+        for one in found.found {
+            // Payload and events come by two ways: a flow's first request may overtake its opening.
+            if !scene.rules.is_empty() && !table.knows(&one.key, one.first_ns) {
+                translations.look_up(source, &one.key, one.first_ns)?;
             }
-            RequestsFound::End(tally) => audit.tally = *tally,
+            observers.request(scene, translations, one);
         }
         self.observers.check()
     }
@@ -216,9 +229,10 @@ impl Pipeline {
     }
 
     fn event(&mut self, event: &Event) -> Result<(), Error> {
-        let Self { table, source, observers, scene, flow_news, audit, .. } = self;
+        let Self { table, source, observers, scene, flow_news, audit, translations, .. } = self;
         let mut told = |report: Report<'_>| {
             audit.note(&report, flow_news.as_ref());
+            translations.note(&report);
             observers.flow(scene, report);
         };
         match event {
@@ -272,9 +286,10 @@ impl Pipeline {
     /// Ends what has ended, reads the table when its time has come.
     pub(crate) fn tick(&mut self) -> Result<(), Error> {
         let now_ns = monotonic_now_ns();
-        let Self { table, source, observers, scene, flow_news, audit, .. } = self;
+        let Self { table, source, observers, scene, flow_news, audit, translations, .. } = self;
         let mut told = |report: Report<'_>| {
             audit.note(&report, flow_news.as_ref());
+            translations.note(&report);
             observers.flow(scene, report);
         };
         table.end_closed(now_ns, source, &mut told)?;
@@ -284,9 +299,10 @@ impl Pipeline {
         }
         if self.next_sweep.is_some_and(|due| due <= Instant::now()) {
             let updates = self.observers.update_interval().is_some();
-            let Self { table, source, observers, scene, flow_news, audit, .. } = self;
+            let Self { table, source, observers, scene, flow_news, audit, translations, .. } = self;
             table.sweep(now_ns, self.table_size, updates, source, &mut |report| {
                 audit.note(&report, flow_news.as_ref());
+                translations.note(&report);
                 observers.flow(scene, report);
             })?;
             observers.0.values_mut().for_each(Observer::table_was_read);
@@ -294,6 +310,7 @@ impl Pipeline {
             let more = !self.table.is_empty();
             self.next_sweep = more.then(|| Instant::now() + self.sweep_interval());
         }
+        self.translations.forget_ended(now_ns);
         self.observers.check()
     }
 
@@ -368,10 +385,11 @@ impl Observers {
         self.0.values_mut().for_each(|observer| observer.packet(&record));
     }
 
-    fn request(&mut self, scene: &mut Scene, found: Found) {
+    fn request(&mut self, scene: &mut Scene, translations: &Translations, found: Found) {
         let mut readers = self.0.values_mut().filter(|observer| observer.shows_requests());
         let Some(first) = readers.next() else { return };
-        let record = scene.request_record(found);
+        let translation = translations.of(&found.key, found.first_ns);
+        let record = scene.request_record(found, translation);
         readers.for_each(|observer| observer.request(record.clone()));
         first.request(record);
     }

@@ -6,6 +6,7 @@ use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use weir_core::endpoint::{Endpoint, Identity};
+use weir_core::record::Translated;
 use weir_core::text::escape;
 
 /// Containers.
@@ -102,6 +103,18 @@ impl Cell {
         };
         let cell = self.styled(style, name);
         if port.is_empty() { cell } else { cell.plain(":").styled(PORT, port.trim_start_matches(':')) }
+    }
+
+    /// Who was asked and, if another answers, who that is: `web:8080 ⇒ api:80`; with
+    /// whom that one takes for its client, where that is somebody else.
+    pub(super) fn server(self, asking: &Endpoint, asked: &Endpoint, translated: Option<&Translated>) -> Self {
+        let cell = self.endpoint(asked);
+        let Some(Translated { client, server }) = translated else { return cell };
+        let cell = cell.styled(WARN, " ⇒ ");
+        match (client.ip, client.port) == (asking.ip, asking.port) {
+            true => cell.endpoint(server),
+            false => cell.plain(&client.ip.to_string()).port(client.port).plain(" → ").endpoint(server),
+        }
     }
 
     /// `:80`; nothing where there is no port.

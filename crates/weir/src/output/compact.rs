@@ -53,7 +53,7 @@ impl Compact {
         let cells = [
             self.cell().time(&self.zone, flow.time, 3),
             self.cell().endpoint(&flow.client),
-            flow_cells::server(self.cell().gap(1).plain("→ "), flow),
+            self.cell().gap(1).plain("→ ").server(&flow.client, &flow.server, flow.translated.as_deref()),
             flow_cells::protocol(self.cell(), flow.protocol, flow.icmp_type),
             flow_cells::state(self.cell(), flow.state),
             self.cell().plain(&bytes),
@@ -98,7 +98,11 @@ impl Compact {
         let cells = [
             self.cell().time(&self.zone, request.time, 3),
             self.cell().endpoint(&request.client),
-            self.cell().gap(1).plain("→ ").endpoint(&request.server),
+            self.cell().gap(1).plain("→ ").server(
+                &request.client,
+                &request.server,
+                request.translated.as_deref(),
+            ),
             self.cell().plain(&request.protocol.to_uppercase()),
             request_cells::asked(self.cell(), request),
             request_cells::status(self.cell(), request),

@@ -72,6 +72,8 @@ const REQUEST: &[&str] = &[
     "flow",
     "client",
     "server",
+    "rule",
+    "translated",
     "protocol",
     "operation",
     "target",

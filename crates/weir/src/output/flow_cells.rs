@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use anstyle::Style;
 use weir_core::flow::Protocol;
-use weir_core::record::{FlowEvent, FlowRecord, State, Translated};
+use weir_core::record::{FlowEvent, FlowRecord, State};
 use weir_core::text;
 
 use super::cell::{BAD, Cell, DIM, GOOD, WARN};
@@ -18,19 +18,6 @@ pub(super) fn state(cell: Cell, state: State) -> Cell {
         State::Reset => BAD,
     };
     cell.styled(style, state.name())
-}
-
-/// Who was asked and, if another answers, who that is: `web:8080 ⇒ api:80`; with
-/// whom that one takes for its client, where that is somebody else.
-pub(super) fn server(cell: Cell, flow: &FlowRecord) -> Cell {
-    let cell = cell.endpoint(&flow.server);
-    let Some(translated) = &flow.translated else { return cell };
-    let cell = cell.styled(WARN, " ⇒ ");
-    let Translated { client, server } = &**translated;
-    match (client.ip, client.port) == (flow.client.ip, flow.client.port) {
-        true => cell.endpoint(server),
-        false => cell.plain(&client.ip.to_string()).port(client.port).plain(" → ").endpoint(server),
-    }
 }
 
 /// What went wrong with the flow, and what is not sure; each only if so.

@@ -129,7 +129,7 @@ impl Table {
             self.cell().time(&self.zone, flow.time, 3),
             self.cell().plain(event),
             self.cell().endpoint(&flow.client),
-            flow_cells::server(self.cell(), flow),
+            self.cell().server(&flow.client, &flow.server, flow.translated.as_deref()),
             flow_cells::protocol(self.cell(), flow.protocol, flow.icmp_type),
             flow_cells::state(self.cell(), flow.state),
             self.number(Some(text::bytes(flow.sent_bytes))),
@@ -162,7 +162,7 @@ impl Table {
         [
             self.cell().time(&self.zone, request.time, 3),
             self.cell().endpoint(&request.client),
-            self.cell().endpoint(&request.server),
+            self.cell().server(&request.client, &request.server, request.translated.as_deref()),
             self.cell().plain(&request.protocol.to_uppercase()),
             request_cells::asked(self.cell(), request),
             request_cells::status(self.cell(), request),

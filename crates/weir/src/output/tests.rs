@@ -198,6 +198,8 @@ fn request() -> RequestRecord {
         flow: "0123456789abcdef".into(),
         client: query().client,
         server: query().server,
+        rule: None,
+        translated: None,
         protocol: "http",
         operation: "GET".into(),
         target: Some("/orders/17".into()),

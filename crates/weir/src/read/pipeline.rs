@@ -148,7 +148,7 @@ impl Pipeline {
 
 fn hand_on(scene: &mut Scene, outlet: &mut Outlet, requests: &mut u64, found: Found) {
     *requests += 1;
-    outlet.record(Record::Request(Box::new(scene.request_record(found))));
+    outlet.record(Record::Request(Box::new(scene.request_record(found, None))));
 }
 
 /// As with live traffic: answers of name servers name addresses outside.

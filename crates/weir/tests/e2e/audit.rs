@@ -6,6 +6,7 @@ mod http2;
 mod mysql;
 mod overload;
 mod postgresql;
+mod redirected;
 mod redis;
 mod servers;
 

@@ -37,7 +37,7 @@ impl Host {
         self.namespace(name).name().to_owned()
     }
 
-    fn weir(&self, args: &[&str]) -> Command {
+    pub(crate) fn weir(&self, args: &[&str]) -> Command {
         let mut command = command(self.topology.host(), args);
         command.env("WEIR_BPFFS", self.bpffs.path()).env("WEIR_SOCKET", self.socket());
         command.env_remove("SSH_CONNECTION");
@@ -67,7 +67,7 @@ impl Host {
         serde_json::from_str::<Vec<Value>>(&list).unwrap()
     }
 
-    fn run(&self) -> Daemon {
+    pub(crate) fn run(&self) -> Daemon {
         let daemon = Daemon::start("weir run", &mut self.weir(&["run", "--engine", "none"]));
         daemon.wait_for_line(Stream::Err, LIMIT, |line| line.contains("answering at"));
         daemon

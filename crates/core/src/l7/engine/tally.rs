@@ -41,6 +41,24 @@ impl Tally {
         } += 1;
     }
 
+    /// What was added since `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let earlier = |why| before.bypassed.get(why).copied().unwrap_or_default();
+        let bypassed = self.bypassed.iter().map(|(why, count)| (*why, count.saturating_sub(earlier(why))));
+        Self {
+            conversations: self.conversations.saturating_sub(before.conversations),
+            bypassed: bypassed.filter(|(_, count)| *count > 0).collect(),
+            gaps_lost: self.gaps_lost.saturating_sub(before.gaps_lost),
+            gaps_cut: self.gaps_cut.saturating_sub(before.gaps_cut),
+            gaps_not_seen: self.gaps_not_seen.saturating_sub(before.gaps_not_seen),
+            evicted: self.evicted.saturating_sub(before.evicted),
+            messages_too_long: self.messages_too_long.saturating_sub(before.messages_too_long),
+            captured_bytes: self.captured_bytes.saturating_sub(before.captured_bytes),
+            left_out_bytes: self.left_out_bytes.saturating_sub(before.left_out_bytes),
+        }
+    }
+
     /// What is missing because of a loss, with its name in records.
     #[must_use]
     pub fn losses(&self) -> [(&'static str, u64); 5] {
