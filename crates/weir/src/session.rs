@@ -149,16 +149,19 @@ impl Session {
     /// The table cannot be read.
     pub(crate) fn observe(&mut self, observer: Observer) -> Result<(), Error> {
         self.pipeline.join(OWN, observer, &self.datapath.losses())?;
-        self.copy_as_wanted();
-        Ok(())
+        self.copy_as_wanted()
     }
 
     /// Has payload copied while somebody wants to know of requests.
-    fn copy_as_wanted(&mut self) {
+    fn copy_as_wanted(&mut self) -> Result<(), Error> {
         let wanted = self.pipeline.wants_requests();
         if std::mem::replace(&mut self.copies_payload, wanted) != wanted {
+            if !wanted {
+                self.pipeline.end_conversations()?;
+            }
             self.datapath.copy_payload(wanted);
         }
+        Ok(())
     }
 
     /// Answers other processes at `socket`.
@@ -215,12 +218,13 @@ impl Session {
     pub(crate) fn end(mut self, result: Result<(), Error>) -> Result<(), Error> {
         // Nobody is answered any more.
         self.server = None;
-        // Whatever programs stay: nobody reads payload any more, and the table is their own.
-        self.datapath.copy_payload(false);
-        self.datapath.stop_keeping();
         // If nothing is pinned, nothing more is counted from here on; what was is delivered and told.
         self.pipeline.detach();
         let told = self.pipeline.tell_progress();
+        // Not before: of what flows had sent until then, payload is in the ring. From here on nobody reads it, and
+        // the table is the programs' own, if they are pinned.
+        self.datapath.copy_payload(false);
+        self.datapath.stop_keeping();
         let drained = self.drain();
         result.and(told).and(drained)?;
         for id in self.pipeline.guests() {
@@ -373,7 +377,7 @@ impl Session {
         let reader = client.clone();
         let observer = observer.not_waited_for(Box::new(move || reader.has_room()));
         self.pipeline.join(id, observer, &self.datapath.losses())?;
-        self.copy_as_wanted();
+        self.copy_as_wanted()?;
         client.notice(&self.pipeline.greeting());
         self.guests.insert(id, client.clone());
         Ok(())
@@ -381,7 +385,7 @@ impl Session {
 
     fn leave(&mut self, id: u64) -> Result<(), Error> {
         self.pipeline.leave(id, &self.datapath.losses())?;
-        self.copy_as_wanted();
+        self.copy_as_wanted()?;
         if let Some(client) = self.guests.remove(&id) {
             client.end();
         }

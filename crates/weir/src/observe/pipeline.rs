@@ -174,11 +174,24 @@ impl Pipeline {
     /// # Errors
     /// The table cannot be read.
     pub(crate) fn tell_progress(&mut self) -> Result<(), Error> {
+        self.tell_flow_states(false)
+    }
+
+    /// Tells that no more payload comes of the flows that live: what comes later begins anew, and nothing of what
+    /// passes meanwhile is missed.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    pub(crate) fn end_conversations(&mut self) -> Result<(), Error> {
+        self.tell_flow_states(true)
+    }
+
+    fn tell_flow_states(&mut self, is_over: bool) -> Result<(), Error> {
         let Some(flow_news) = &self.flow_news else { return Ok(()) };
         self.source.visit(&mut |key, entry| {
             if entry.capture == CaptureState::On {
                 // Who does not listen any more has failed, and that is told elsewhere.
-                let _ = flow_news.send(flow_news_of(key, &entry, false));
+                let _ = flow_news.send(flow_news_of(key, &entry, is_over));
             }
         })?;
         Ok(())
