@@ -19,7 +19,7 @@ use weir_kernel::AuditOptions;
 use crate::cli::{AuditArgs, AuditStats, PayloadArgs, RequestsArgs};
 use crate::error::Error;
 use crate::local::{self, Request};
-use crate::observe::{self, Observer};
+use crate::observe::Observer;
 use crate::outlet::Outlet;
 use crate::session::{Plan, Session};
 use crate::{kernel_release, notice};
@@ -49,7 +49,7 @@ pub fn run(arguments: &AuditArgs) -> Result<ExitCode, Error> {
         return weir.ask(&Request::typed(requests.output.color.for_stdout())?);
     }
     let pins = host.state.pins();
-    let mut plan = Plan {
+    let plan = Plan {
         pins: (interfaces.is_empty() && pins.exists()).then_some(&pins),
         max_flows: host.max_flows,
         packet_events: false,
@@ -65,20 +65,9 @@ pub fn run(arguments: &AuditArgs) -> Result<ExitCode, Error> {
     if plan.pins.is_none() && pins.exists() {
         notice(&format!("redirects are in force here; {alone}"));
     }
-    let mut session = match Session::start(plan.clone()) {
-        Err(Error::Pin(error)) if observe::is_anothers(&error) => {
-            notice(&format!("{error}; {alone}"));
-            plan.pins = None;
-            Session::start(plan.clone())?
-        }
-        session => session?,
-    };
     let outlet = summed_up(requests.output.outlet(filter), arguments);
-    session.observe(Observer::of_requests(outlet, requests.for_))?;
-    if plan.pins.is_some() {
-        session.answer(&host.state.socket).unwrap_or_else(|error| notice(&error.to_string()));
-    }
-    session.run()?;
+    let unkept = Plan { pins: None, ..plan.clone() };
+    Session::run_for(Observer::of_requests(outlet, requests.for_), plan, unkept, alone, &host.state.socket)?;
     Ok(ExitCode::SUCCESS)
 }
 

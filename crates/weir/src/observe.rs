@@ -10,14 +10,13 @@ use std::process::ExitCode;
 
 use jiff::Timestamp;
 use weir_core::filter::Filter;
-use weir_kernel::PinError;
 
 use crate::audit::AuditPlan;
 use crate::cli::ObserveArgs;
 use crate::error::Error;
+use crate::kernel_release;
 use crate::local::{self, Request};
 use crate::session::{Plan, Session};
-use crate::{kernel_release, notice};
 
 pub(crate) use method::choose as choose_method;
 pub(crate) use observer::Observer;
@@ -42,7 +41,7 @@ pub fn run(arguments: &ObserveArgs) -> Result<ExitCode, Error> {
     }
     let pins = arguments.host.state.pins();
     let keeps = shares && pins.exists();
-    let mut plan = Plan {
+    let plan = Plan {
         pins: keeps.then_some(&pins),
         max_flows: arguments.host.max_flows,
         packet_events: arguments.packets,
@@ -55,35 +54,11 @@ pub fn run(arguments: &ObserveArgs) -> Result<ExitCode, Error> {
         engine: &arguments.host.engine,
         interfaces,
     };
-    let mut session = match Session::start(plan.clone()) {
-        Err(Error::Pin(error)) if is_anothers(&error) => {
-            notice(&format!(
-                "{error}; this weir counts on its own, and shows a redirected connection as two: as its client and as \
-                 its server see it"
-            ));
-            (plan.pins, plan.audit) = (None, None);
-            Session::start(plan.clone())?
-        }
-        session => session?,
-    };
-    session.observe(Observer::of_flows(arguments.output.outlet(filter), arguments))?;
-    if plan.pins.is_some() {
-        session.answer(&arguments.host.state.socket).unwrap_or_else(|error| notice(&error.to_string()));
-    }
-    session.run()?;
+    let alone = "this weir counts on its own, and shows a redirected connection as two: as its client and as its server see it";
+    let observer = Observer::of_flows(arguments.output.outlet(filter), arguments);
+    let unkept = Plan { pins: None, audit: None, ..plan.clone() };
+    Session::run_for(observer, plan, unkept, alone, &arguments.host.state.socket)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Whether the pinned state is there, and not for this weir to read.
-pub(crate) fn is_anothers(error: &PinError) -> bool {
-    matches!(
-        error,
-        PinError::InUse { .. }
-            | PinError::OtherVersion { .. }
-            | PinError::OtherMap { .. }
-            | PinError::OtherTableSize { .. }
-            | PinError::OtherNamespace { .. }
-    )
 }
 
 /// Checks the filter.

@@ -15,7 +15,7 @@ use jiff::tz::TimeZone;
 use weir_core::event::Event;
 use weir_core::filter::NamePattern;
 use weir_kernel::attach::Attacher;
-use weir_kernel::{Datapath, Options, PinDirectory};
+use weir_kernel::{Datapath, Options, PinDirectory, PinError};
 
 use crate::audit::{self, AuditPlan, RequestsFound};
 use crate::cli::{AttachChoice, AuditArgs, Cli, Command, ObserveArgs, RedirectCommand};
@@ -25,7 +25,7 @@ use crate::host::{self, HostEvent, WatchHandle, WatchOptions};
 use crate::local::{Client, Message, Request, Server};
 use crate::observe::{self, OWN, Observer, Pipeline, Watched};
 use crate::redirect::{self, Follower};
-use crate::signals;
+use crate::{notice, signals};
 
 /// Batches of at most 1,024 events between the ring's reader and the pipeline:
 /// with the ring, room for a burst of 160,000 openings. A full queue holds up the
@@ -141,6 +141,34 @@ impl Session {
             server: None,
             guests: BTreeMap::new(),
         })
+    }
+
+    /// Runs for `observer`, which is the process's own. If that is by pinned maps, it answers other processes too; if
+    /// those are another's to read, it runs by the plan `unkept`, and says what that means: `alone`.
+    ///
+    /// # Errors
+    /// What keeps it from starting or going on; see [`Error`].
+    pub(crate) fn run_for(
+        observer: Observer,
+        plan: Plan<'_>,
+        unkept: Plan<'_>,
+        alone: &str,
+        socket: &Path,
+    ) -> Result<(), Error> {
+        let mut keeps = plan.pins.is_some();
+        let mut session = match Self::start(plan) {
+            Err(Error::Pin(error)) if is_anothers(&error) => {
+                notice(&format!("{error}; {alone}"));
+                keeps = false;
+                Self::start(unkept)?
+            }
+            session => session?,
+        };
+        session.observe(observer)?;
+        if keeps {
+            session.answer(socket).unwrap_or_else(|error| notice(&error.to_string()));
+        }
+        session.run()
     }
 
     /// The process itself reads what comes out, and the session ends when it is done.
@@ -391,6 +419,18 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Whether the pinned state is there, and not for this weir to read.
+fn is_anothers(error: &PinError) -> bool {
+    matches!(
+        error,
+        PinError::InUse { .. }
+            | PinError::OtherVersion { .. }
+            | PinError::OtherMap { .. }
+            | PinError::OtherTableSize { .. }
+            | PinError::OtherNamespace { .. }
+    )
 }
 
 /// The time zone of whoever reads.
