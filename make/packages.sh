@@ -25,6 +25,7 @@ test     util-linux       nsenter                       runs clients and servers
 test     bpftool|linux-tools-common  bpftool            looks at programs and maps from outside
 test     iputils-ping     ping                          ICMP traffic
 test     ethtool          ethtool                       switches segmentation offload
+test     nftables         nft                           a host's own rules, as Docker writes them
 test     openssl          openssl                       SHA-256 of much
 test     socat            socat                         TCP, UDP and SCTP clients and servers
 test     tcpdump          tcpdump                       a second opinion on what was sent

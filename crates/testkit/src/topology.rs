@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::{Counters, Namespace};
 
@@ -15,7 +15,7 @@ use crate::{Counters, Namespace};
 pub struct Topology {
     // Dropped before the host: a container's devices go with its namespace.
     containers: BTreeMap<String, Container>,
-    world: Option<Namespace>,
+    world: OnceLock<Namespace>,
     host: Arc<Namespace>,
     second_bridge: bool,
     next_address: u8,
@@ -70,14 +70,25 @@ impl Topology {
 
     /// The address of the machine in [`Topology::world`].
     pub const WORLD_IPV4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
+    /// The address of the machine in [`Topology::world`].
+    pub const WORLD_IPV6: Ipv6Addr = Ipv6Addr::new(0xfd97, 0, 0, 0, 0, 0, 0, 7);
+    /// The host's address on the uplink of [`Topology::world`].
+    pub const UPLINK_IPV4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+    /// The host's address on the uplink of [`Topology::world`].
+    pub const UPLINK_IPV6: Ipv6Addr = Ipv6Addr::new(0xfd97, 0, 0, 0, 0, 0, 0, 1);
 
     /// A host with one bridge and no container.
     #[must_use]
     pub fn new() -> Self {
         let host = Arc::new(Namespace::new("host"));
         quiet(&host);
-        let topology =
-            Self { containers: BTreeMap::new(), world: None, host, second_bridge: false, next_address: 2 };
+        let topology = Self {
+            containers: BTreeMap::new(),
+            world: OnceLock::new(),
+            host,
+            second_bridge: false,
+            next_address: 2,
+        };
         topology.add_bridge("br0", 99);
         topology
     }
@@ -182,13 +193,14 @@ impl Topology {
         self.container(name)
     }
 
-    /// Makes an outside world: one machine with [`Topology::WORLD_IPV4`] on the
-    /// host's uplink, which is no container's veth. Returns that machine's
-    /// namespace, the same each time.
+    /// Makes an outside world: one machine with [`Topology::WORLD_IPV4`] and
+    /// [`Topology::WORLD_IPV6`] on the host's device `uplink`, which is no
+    /// container's veth. The host routes. Returns that machine's namespace, the
+    /// same each time.
     #[track_caller]
-    pub fn world(&mut self) -> &Namespace {
+    pub fn world(&self) -> &Namespace {
         let host = &self.host;
-        self.world.get_or_insert_with(|| {
+        self.world.get_or_init(|| {
             let world = Namespace::new("world");
             quiet(&world);
             // A veth with both ends here is a cable; the other machine is
@@ -197,18 +209,28 @@ impl Topology {
                 "link add uplink type veth peer name cable\n\
                  link set uplink up\n\
                  link set cable up\n\
-                 address add 203.0.113.1/24 dev uplink\n\
+                 address add {}/24 dev uplink\n\
+                 address add {}/64 dev uplink nodad\n\
+                 address add fe80::1/64 dev uplink nodad\n\
                  link add outside link cable type macvlan mode bridge\n\
                  link set outside netns {} name eth0\n",
+                Self::UPLINK_IPV4,
+                Self::UPLINK_IPV6,
                 world.name()
             ));
             world.ip_batch(&format!(
                 "link set eth0 up\n\
                  address add {}/24 dev eth0\n\
-                 route add default via 203.0.113.1\n",
-                Self::WORLD_IPV4
+                 address add {}/64 dev eth0 nodad\n\
+                 route add default via {}\n\
+                 route add ::/0 via {}\n",
+                Self::WORLD_IPV4,
+                Self::WORLD_IPV6,
+                Self::UPLINK_IPV4,
+                Self::UPLINK_IPV6,
             ));
             host.sysctl("ipv4/ip_forward", "1");
+            host.sysctl("ipv6/conf/all/forwarding", "1");
             world
         })
     }
@@ -288,9 +310,10 @@ mod tests {
     #[test]
     fn root_the_world_is_beyond_the_uplink() {
         crate::require_root!();
-        let mut topology = Topology::with_containers(&["web"]);
+        let topology = Topology::with_containers(&["web"]);
         topology.world();
         ping(topology.container("web"), &Topology::WORLD_IPV4.to_string());
+        ping(topology.container("web"), &Topology::WORLD_IPV6.to_string());
         assert!(!topology.host().run("ip", &["address"]).contains(&Topology::WORLD_IPV4.to_string()));
     }
 

@@ -262,7 +262,7 @@ fn root_offloads_make_no_difference() {
 #[test]
 fn root_somebody_outside_is_redirected() {
     require_root!();
-    let mut host = Host::new();
+    let host = Host::new();
     host.topology.world();
     let web: IpAddr = host.container("web").ipv4().into();
     for server in ["web", "api", "far"] {

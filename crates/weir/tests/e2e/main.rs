@@ -13,6 +13,7 @@ mod filters;
 mod life;
 mod names;
 mod output;
+mod outside;
 mod protocols;
 mod redirect;
 mod sums;

@@ -21,7 +21,11 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn new(names: &[&str]) -> Self {
-        Self { topology: Topology::with_containers(names), bpffs: Bpffs::new() }
+        Self::of(Topology::with_containers(names))
+    }
+
+    pub(crate) fn of(topology: Topology) -> Self {
+        Self { topology, bpffs: Bpffs::new() }
     }
 
     pub(crate) fn address(&self, name: &str, port: u16) -> SocketAddr {

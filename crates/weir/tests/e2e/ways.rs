@@ -7,14 +7,14 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use rustix::net::sockopt::{Timeout, set_socket_reuseaddr, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use weir_testkit::traffic::EchoServer;
-use weir_testkit::{Namespace, require_root};
+use weir_testkit::{Namespace, Topology, require_root};
 
 use crate::redirect::Host;
 use crate::volume::{addresses, upload};
 use crate::weir::LIMIT;
 
 /// A connection from this port, which others with another server may have too.
-fn connect_from(client: &Namespace, port: u16, asked: SocketAddr) -> TcpStream {
+pub(crate) fn connect_from(client: &Namespace, port: u16, asked: SocketAddr) -> TcpStream {
     let family = if asked.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let any: IpAddr = if asked.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
     let stream = client.enter(|| {
@@ -109,7 +109,7 @@ const NARROW_BYTES: u32 = 1300;
 
 /// A machine behind the one in the world, with 198.18.0.9 and fd96::9. Both ends of its
 /// cable take 1500 bytes as far as it knows: only the router in between says that it is less.
-fn behind_a_router(host: &mut Host) -> Namespace {
+pub(crate) fn behind_a_router(host: &Host) -> Namespace {
     let beyond = Namespace::new("beyond");
     for key in ["accept_dad", "dad_transmits"] {
         beyond.sysctl(&format!("ipv6/conf/default/{key}"), "0");
@@ -118,9 +118,7 @@ fn behind_a_router(host: &mut Host) -> Namespace {
     router.sysctl("ipv4/ip_forward", "1");
     router.sysctl("ipv6/conf/all/forwarding", "1");
     router.ip_batch(&format!(
-        "address add fd97::7/64 dev eth0 nodad\n\
-         address add fe80::7/64 dev eth0 nodad\n\
-         route add ::/0 via fd97::1\n\
+        "address add fe80::7/64 dev eth0 nodad\n\
          link add inner type veth peer name eth0 netns {}\n\
          link set inner mtu {NARROW_BYTES}\n\
          link set inner up\n\
@@ -136,19 +134,14 @@ fn behind_a_router(host: &mut Host) -> Namespace {
          route add default via 198.18.0.1\n\
          route add ::/0 via fd96::1\n",
     );
-    let machine = host.topology.host();
-    machine.sysctl("ipv6/conf/all/forwarding", "1");
-    machine.ip_batch(
-        "address add fd97::1/64 dev uplink nodad\n\
-         address add fe80::1/64 dev uplink nodad\n\
-         route add 198.18.0.0/24 via 203.0.113.7\n\
-         route add fd96::/64 via fd97::7\n",
-    );
+    let (v4, v6) = (Topology::WORLD_IPV4, Topology::WORLD_IPV6);
+    let routes = format!("route add 198.18.0.0/24 via {v4}\nroute add fd96::/64 via {v6}\n");
+    host.topology.host().ip_batch(&routes);
     beyond
 }
 
 /// Whether this machine has been told of the narrow part on its way to that address.
-fn knows(namespace: &Namespace, address: IpAddr) -> bool {
+pub(crate) fn knows(namespace: &Namespace, address: IpAddr) -> bool {
     namespace.run("ip", &["route", "get", &address.to_string()]).contains(&format!(" mtu {NARROW_BYTES}"))
 }
 
@@ -156,8 +149,8 @@ fn knows(namespace: &Namespace, address: IpAddr) -> bool {
 #[test]
 fn root_a_router_before_the_target_tells_the_client_its_mtu() {
     require_root!();
-    let mut host = Host::new(&["web", "client"]);
-    let beyond = behind_a_router(&mut host);
+    let host = Host::new(&["web", "client"]);
+    let beyond = behind_a_router(&host);
     let client = host.namespace("client");
     let targets: [IpAddr; 2] = ["198.18.0.9", "fd96::9"].map(|ip| ip.parse().unwrap());
     for (web, target) in addresses(host.topology.container("web")).into_iter().zip(targets) {
@@ -175,8 +168,8 @@ fn root_a_router_before_the_target_tells_the_client_its_mtu() {
 #[test]
 fn root_a_router_before_the_client_tells_the_server_its_mtu() {
     require_root!();
-    let mut host = Host::new(&["web", "api"]);
-    let beyond = behind_a_router(&mut host);
+    let host = Host::new(&["web", "api"]);
+    let beyond = behind_a_router(&host);
     let clients: [IpAddr; 2] = ["198.18.0.9", "fd96::9"].map(|ip| ip.parse().unwrap());
     for server in ["web", "api"] {
         for version in [0, 1] {
@@ -194,7 +187,7 @@ fn root_a_router_before_the_client_tells_the_server_its_mtu() {
 
 /// Gets so many bytes from the listener, which answers at `asked`.
 #[track_caller]
-fn download(client: &Namespace, asked: SocketAddr, listener: &TcpListener, bytes: u32) {
+pub(crate) fn download(client: &Namespace, asked: SocketAddr, listener: &TcpListener, bytes: u32) {
     let mut stream = weir_testkit::traffic::connect(client, asked);
     let (mut accepted, _) = listener.accept().unwrap();
     accepted.set_write_timeout(Some(LIMIT)).unwrap();
