@@ -18,7 +18,7 @@ use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 use crate::endpoint::{Container, Endpoint, Identity};
 use crate::flow::Protocol;
 use crate::l7;
-use crate::record::{AttributeValue, FlowRecord, Record, RequestRecord, State, Translated, Verdict};
+use crate::record::{Attribute, FlowRecord, Record, RequestRecord, State, Translated, Verdict};
 
 pub use error::FilterError;
 pub use pattern::NamePattern;
@@ -302,19 +302,17 @@ impl Criterion {
     }
 
     fn matches_request(&self, request: &RequestRecord) -> bool {
-        let text = |name: &str| match request.attributes.get(name) {
-            Some(AttributeValue::Text(text)) => Some(text.as_str()),
-            _ => None,
-        };
+        let text = |attribute| request.attributes.text(attribute);
         match self {
             Self::Method(pattern) => {
-                text("http.request.method").is_some() && pattern.matches(&request.operation.to_uppercase())
+                text(Attribute::HttpRequestMethod).is_some()
+                    && pattern.matches(&request.operation.to_uppercase())
             }
-            Self::Path(pattern) => text("url.path").is_some_and(|path| pattern.matches(path)),
+            Self::Path(pattern) => text(Attribute::UrlPath).is_some_and(|path| pattern.matches(path)),
             Self::Status(pattern) => request.status.as_ref().is_some_and(|status| pattern.matches(status)),
             Self::Operation(pattern) => pattern.matches(&request.operation.to_uppercase()),
             Self::Statement(part) => {
-                text("db.query.text").is_some_and(|statement| statement.to_lowercase().contains(part))
+                text(Attribute::DbQueryText).is_some_and(|statement| statement.to_lowercase().contains(part))
             }
             Self::Key(pattern) => request.target.as_ref().is_some_and(|target| pattern.matches(target)),
             Self::Slow(least) => request.latency_us.is_some_and(|latency| latency >= *least),

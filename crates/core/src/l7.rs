@@ -15,8 +15,8 @@
 //! 1. Write `l7/NAME.rs` with a `pub(super) static PROTOCOL: Protocol` and a
 //!    type that implements [`Parser`]. `l7/dns.rs` is the shortest whole
 //!    example, `l7/http.rs` the fullest.
-//! 2. Add one line to [`PROTOCOLS`], and names that are new to `attribute.rs`
-//!    and `docs/records.md`.
+//! 2. Add one line to [`PROTOCOLS`], and names that are new to
+//!    `record/attribute.rs` and `docs/records.md`.
 //! 3. In its tests, hand a dialogue to `harness::check`: any segmentation and
 //!    any legal interleaving must give the same exchanges, no truncation may
 //!    panic, no gap may pair wrongly, memory and time stay bounded.
@@ -36,7 +36,6 @@
 
 use std::collections::BTreeSet;
 
-mod attribute;
 mod conversation;
 mod detect;
 mod dns;
@@ -57,11 +56,11 @@ mod statement;
 mod tls;
 mod websocket;
 
-pub use attribute::Attribute;
 pub use engine::{Engine, Found, Limits, Tally};
 pub use exchange::{Exchange, Part};
 pub use pairs::{Fifo, Keyed};
 
+pub use crate::record::Attribute;
 use crate::reveal::Reveal;
 pub use crate::stream::{End, Gap};
 

@@ -1,6 +1,7 @@
 //! What leaves weir. `docs/records.md` lists every field; a field keeps its
 //! name and meaning for good.
 
+mod attribute;
 mod request;
 mod stats;
 
@@ -15,7 +16,8 @@ use serde::{Serialize, Serializer};
 use crate::endpoint::Endpoint;
 use crate::flow::Protocol;
 
-pub use request::{AttributeValue, Capture, Matched, RequestRecord};
+pub use attribute::{Attribute, AttributeValue, Attributes};
+pub use request::{Capture, Matched, RequestRecord};
 pub use stats::StatsRecord;
 
 /// One line of output.

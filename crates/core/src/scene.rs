@@ -217,11 +217,7 @@ impl Scene {
                 (None, _) => Matched::NoRequest,
             },
             capture: exchange.capture,
-            attributes: exchange
-                .attributes
-                .into_iter()
-                .map(|(attribute, value)| (attribute.name(), value))
-                .collect(),
+            attributes: exchange.attributes,
             revealed: exchange.revealed.classes().map(Class::name).collect(),
         }
     }

@@ -9,6 +9,8 @@ mod lexer;
 #[cfg(test)]
 mod tests;
 
+use smol_str::SmolStr;
+
 use crate::reveal::{self, Class, Reveal, names_password};
 use lexer::Lexer;
 
@@ -44,7 +46,7 @@ pub struct Redacted {
     /// space.
     pub text: String,
     /// The first keyword, in capitals: `SELECT`. Empty if there is none.
-    pub operation: String,
+    pub operation: SmolStr,
     /// How many statements there are.
     pub statements: u32,
     /// Literals stand in the text as they were sent.

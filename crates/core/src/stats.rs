@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 
 use crate::endpoint::{Endpoint, Identity};
-use crate::record::{AttributeValue, Matched, RequestRecord, StatsRecord};
+use crate::record::{Attribute, Matched, RequestRecord, StatsRecord};
 use crate::sql::{self, Dialect};
 
 pub use histogram::Histogram;
@@ -56,15 +56,12 @@ impl By {
     /// What tells this request from others of its server. `None`: it has no
     /// such thing, as a Redis command has no route.
     fn group(self, request: &RequestRecord) -> Option<String> {
-        let text = |name: &str| match request.attributes.get(name) {
-            Some(AttributeValue::Text(text)) => Some(text.as_str()),
-            _ => None,
-        };
+        let text = |attribute| request.attributes.text(attribute);
         let path = || {
             let target = request.target.as_deref().filter(|target| target.starts_with('/'));
-            text("url.path").or_else(|| target?.split('?').next())
+            text(Attribute::UrlPath).or_else(|| target?.split('?').next())
         };
-        let query = || text("db.query.text");
+        let query = || text(Attribute::DbQueryText);
         let is_sql = || query().is_some_and(|query| request.target.as_deref() == Some(query));
         let group = match self {
             Self::Service => None,
@@ -77,13 +74,15 @@ impl By {
             }
             Self::Statement if is_sql() => query().map(|query| match request.revealed.is_empty() {
                 true => statement(query),
-                false => statement(&sql::redact(query.as_bytes(), dialect(text("db.system.name"))).text),
+                false => {
+                    statement(&sql::redact(query.as_bytes(), dialect(text(Attribute::DbSystemName))).text)
+                }
             }),
             Self::Statement if request.revealed.is_empty() => query().map(template),
             // Values would make each one different.
             Self::Statement => query().map(|_| match &request.target {
                 Some(target) => format!("{} {}", request.operation, template(target)),
-                None => request.operation.clone(),
+                None => request.operation.to_string(),
             }),
             Self::Key if is_sql() || path().is_some() => None,
             Self::Key => request.target.as_deref().map(template),

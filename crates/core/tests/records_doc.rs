@@ -161,7 +161,7 @@ fn request() -> RequestRecord {
         matched: Matched::Yes,
         capture: Capture::Complete,
         revealed: vec!["sql-literals"],
-        attributes: [("dns.question.name", AttributeValue::from("example.com"))].into(),
+        attributes: [(Attribute::DnsQuestionName, AttributeValue::from("example.com"))].into(),
     }
 }
 

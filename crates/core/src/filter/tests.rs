@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::record::{
-    AttributeValue, Capture, FlowEvent, FlowRecord, InterfaceCounters, Matched, PacketDirection,
+    Attribute, AttributeValue, Capture, FlowEvent, FlowRecord, InterfaceCounters, Matched, PacketDirection,
     PacketRecord, RequestRecord, SummaryRecord, Translated, Verdict,
 };
 
@@ -227,9 +227,9 @@ fn the_same_flag_is_or_different_flags_are_and() {
 
 fn request(operation: &str, target: &str, status: &str, latency_us: u64) -> Record {
     let path = target.split('?').next().unwrap();
-    let attributes: &[(&'static str, &str)] = match operation {
-        "GET" => &[("http.request.method", "GET"), ("url.path", path)],
-        _ => &[("db.query.text", "SELECT * FROM Users")],
+    let attributes: &[(Attribute, &str)] = match operation {
+        "GET" => &[(Attribute::HttpRequestMethod, "GET"), (Attribute::UrlPath, path)],
+        _ => &[(Attribute::DbQueryText, "SELECT * FROM Users")],
     };
     Record::Request(Box::new(RequestRecord {
         time: now(),

@@ -3,6 +3,8 @@
 //! An answer belongs to the question with the same number *and* the same name
 //! and type: what does not repeat the question is somebody else's, or forged.
 
+use smol_str::{SmolStr, format_smolstr};
+
 use super::{
     Attribute, Context, Direction, End, Exchange, Gap, Guess, Heads, Keyed, Parser, Part, Protocol, Resync,
     Skipped, Start, Step, Times, Transport,
@@ -134,18 +136,19 @@ impl Dns {
 fn describe(exchange: &mut Exchange, message: &Message, transport: Transport) {
     let (name, kind) = match &message.question {
         Some(question) => (question.name.as_str(), kind_name(question.kind)),
-        None => ("", String::new()),
+        None => ("", SmolStr::default()),
     };
     exchange.operation = match (message.opcode, kind.is_empty()) {
         (0, false) => kind,
-        (0, true) => "QUERY".to_owned(),
+        (0, true) => SmolStr::new_static("QUERY"),
         (opcode, true) => opcode_name(opcode),
-        (opcode, false) => format!("{} {kind}", opcode_name(opcode)),
+        (opcode, false) => format_smolstr!("{} {kind}", opcode_name(opcode)),
     };
     if message.question.is_some() {
         let name = if name.is_empty() { "." } else { name };
-        exchange.target = Some(name.to_owned());
-        exchange.set(Attribute::DnsQuestionName, name);
+        let name = SmolStr::new(name);
+        exchange.set(Attribute::DnsQuestionName, name.clone());
+        exchange.target = Some(name);
     }
     let transport = match transport {
         Transport::Udp => "udp",
@@ -159,7 +162,7 @@ fn answer(exchange: &mut Exchange, message: &Message, part: Part) {
     exchange.ok = Some(message.rcode == 0);
     let status = rcode_name(message.rcode);
     if message.rcode != 0 {
-        exchange.set(Attribute::ErrorType, status.as_str());
+        exchange.set(Attribute::ErrorType, status.clone());
     }
     exchange.status = Some(status);
     if message.truncated {
@@ -224,7 +227,7 @@ impl Parser for Dns {
 }
 
 /// As IANA's registry names it; `TYPE65534` (RFC 3597) where it has no name here.
-fn kind_name(kind: u16) -> String {
+fn kind_name(kind: u16) -> SmolStr {
     let name = match kind {
         1 => "A",
         2 => "NS",
@@ -266,23 +269,24 @@ fn kind_name(kind: u16) -> String {
         255 => "ANY",
         256 => "URI",
         257 => "CAA",
-        _ => return format!("TYPE{kind}"),
+        _ => return format_smolstr!("TYPE{kind}"),
     };
-    name.to_owned()
+    SmolStr::new_static(name)
 }
 
-fn opcode_name(opcode: u8) -> String {
-    match opcode {
-        1 => "IQUERY".to_owned(),
-        2 => "STATUS".to_owned(),
-        4 => "NOTIFY".to_owned(),
-        5 => "UPDATE".to_owned(),
-        6 => "DSO".to_owned(),
-        _ => format!("OPCODE{opcode}"),
-    }
+fn opcode_name(opcode: u8) -> SmolStr {
+    let name = match opcode {
+        1 => "IQUERY",
+        2 => "STATUS",
+        4 => "NOTIFY",
+        5 => "UPDATE",
+        6 => "DSO",
+        _ => return format_smolstr!("OPCODE{opcode}"),
+    };
+    SmolStr::new_static(name)
 }
 
-fn rcode_name(rcode: u8) -> String {
+fn rcode_name(rcode: u8) -> SmolStr {
     let name = match rcode {
         0 => "NOERROR",
         1 => "FORMERR",
@@ -296,9 +300,9 @@ fn rcode_name(rcode: u8) -> String {
         9 => "NOTAUTH",
         10 => "NOTZONE",
         11 => "DSOTYPENI",
-        _ => return format!("RCODE{rcode}"),
+        _ => return format_smolstr!("RCODE{rcode}"),
     };
-    name.to_owned()
+    SmolStr::new_static(name)
 }
 
 #[cfg(test)]

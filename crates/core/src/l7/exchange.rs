@@ -1,9 +1,9 @@
 //! What a parser finds: one request with its answer.
 
-use std::collections::BTreeMap;
+use smol_str::SmolStr;
 
-use super::{Attribute, Times};
-use crate::record::{AttributeValue, Capture};
+use super::Times;
+use crate::record::{Attribute, AttributeValue, Attributes, Capture};
 use crate::reveal::Reveal;
 use crate::stream::Gap;
 
@@ -39,15 +39,15 @@ pub struct Exchange {
     /// What is spoken, where that is more than what the connection speaks.
     pub protocol: Option<&'static str>,
     /// What was asked for: the method, the command. Empty if not known.
-    pub operation: String,
+    pub operation: SmolStr,
     /// Of what: path, statement, key, name.
-    pub target: Option<String>,
+    pub target: Option<SmolStr>,
     /// As the protocol says it.
-    pub status: Option<String>,
+    pub status: Option<SmolStr>,
     /// Whether the server did what was asked.
     pub ok: Option<bool>,
     /// What the server said was wrong.
-    pub error: Option<String>,
+    pub error: Option<SmolStr>,
     /// The request; `None`: not seen, or not to be told which.
     pub request: Option<Part>,
     /// The answer, likewise.
@@ -55,7 +55,7 @@ pub struct Exchange {
     /// How much of both was seen.
     pub capture: Capture,
     /// More, by OpenTelemetry's names.
-    pub attributes: BTreeMap<Attribute, AttributeValue>,
+    pub attributes: Attributes,
     /// What is in it that is left out by default.
     pub revealed: Reveal,
 }
@@ -69,7 +69,7 @@ impl Exchange {
     /// Adds to an attribute that is a number.
     pub fn add(&mut self, attribute: Attribute, more: u64) {
         if let AttributeValue::Number(sum) =
-            self.attributes.entry(attribute).or_insert(AttributeValue::Number(0))
+            self.attributes.get_or_insert(attribute, AttributeValue::Number(0))
         {
             *sum += more;
         }
@@ -91,11 +91,11 @@ impl Exchange {
     /// Notes something that the protocol's rules do not allow, or that smells
     /// of an attack; each kind once.
     pub fn anomaly(&mut self, what: &str) {
-        let entry = self.attributes.entry(Attribute::Anomalies);
-        if let AttributeValue::Texts(all) = entry.or_insert_with(|| AttributeValue::Texts(Vec::new()))
+        let none = AttributeValue::Texts(Box::default());
+        if let AttributeValue::Texts(all) = self.attributes.get_or_insert(Attribute::Anomalies, none)
             && !all.iter().any(|one| one == what)
         {
-            all.push(what.to_owned());
+            *all = all.iter().cloned().chain([what.to_owned()]).collect();
         }
     }
 }

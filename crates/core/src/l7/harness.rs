@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use smol_str::SmolStr;
+
 use super::conversation::Conversation;
 use super::{Direction, End, Exchange, Gap, Protocol, Tally, Transport};
 use crate::flow::Side;
@@ -204,7 +206,13 @@ fn pairs(exchanges: &[Exchange]) -> Vec<Pair> {
     exchanges
         .iter()
         .filter(|one| one.request.is_some() && one.response.is_some())
-        .map(|one| (one.operation.clone(), one.target.clone(), one.status.clone()))
+        .map(|one| {
+            (
+                one.operation.to_string(),
+                one.target.as_ref().map(SmolStr::to_string),
+                one.status.as_ref().map(SmolStr::to_string),
+            )
+        })
         .collect()
 }
 

@@ -20,6 +20,8 @@ mod wire;
 
 use std::collections::VecDeque;
 
+use smol_str::ToSmolStr;
+
 use super::{
     Context, Direction, End, Exchange, Gap, Guess, Heads, Parser, Part, Protocol, Resync, Skipped, Start,
     Step, Times, Transport, Why, tls,
@@ -125,7 +127,7 @@ impl PostgreSql {
     fn negotiate(&mut self, cx: &mut Context<'_>, byte: u8, times: Times) -> Option<Step> {
         let mut exchange = self.negotiating.pop_front()?;
         exchange.response = Some(Part::new(times, 1));
-        exchange.status = Some(char::from(byte).to_string());
+        exchange.status = Some(char::from(byte).to_smolstr());
         let step = match byte {
             b'S' => {
                 exchange.ok = Some(true);

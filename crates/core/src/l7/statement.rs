@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use smol_str::SmolStr;
+
 use crate::reveal::Reveal;
 use crate::sql::{Dialect, redact_but};
 
@@ -11,9 +13,9 @@ const RECORD_BYTES_MAX: usize = 8 * 1024;
 /// What is executed.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Statement {
-    pub(super) operation: String,
+    pub(super) operation: SmolStr,
     /// Redacted SQL, or what else is asked for; empty if not known.
-    pub(super) text: String,
+    pub(super) text: SmolStr,
     /// Statements in it; 0 if it is no SQL, or not known.
     pub(super) statements: u32,
     /// The text is not all of it.
@@ -40,10 +42,9 @@ impl Statement {
         if cut {
             text.push('…');
         }
-        text.shrink_to_fit();
         Self {
             operation: redacted.operation,
-            text,
+            text: text.into(),
             statements: redacted.statements,
             cut,
             parameters: Vec::new(),
@@ -66,6 +67,6 @@ impl Statement {
 
     pub(super) fn memory_bytes(&self) -> usize {
         let parameters: usize = self.parameters.iter().map(|one| size_of::<String>() + one.capacity()).sum();
-        size_of::<Self>() + self.operation.capacity() + self.text.capacity() + parameters
+        size_of::<Self>() + self.operation.len() + self.text.len() + parameters
     }
 }

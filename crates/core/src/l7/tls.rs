@@ -13,12 +13,14 @@ mod hello;
 mod names;
 mod probe;
 
+use smol_str::{SmolStr, format_smolstr};
+
 use self::hello::{ClientHello, ServerHello};
 use super::{
     Attribute, Context, Direction, End, Exchange, Gap, Guess, Parser, Part, Protocol, Resync, Skipped, Start,
     Step, Times, Transport, Why,
 };
-use crate::record::{AttributeValue, Capture};
+use crate::record::Capture;
 
 const HEADER_BYTES: usize = 5;
 /// What a record may hold, with what encryption may add to it.
@@ -88,7 +90,7 @@ impl Tls {
     fn new(start: Start) -> Self {
         Self {
             late: start.late,
-            exchange: Exchange { operation: "hello".to_owned(), ..Exchange::default() },
+            exchange: Exchange { operation: SmolStr::new_static("hello"), ..Exchange::default() },
             stages: [Stage::Hello; 2],
             messages: [Vec::new(), Vec::new()],
             parts: [None; 2],
@@ -106,9 +108,9 @@ impl Tls {
 
     /// The handshake is over and failed.
     fn fail(&mut self, status: &str, error: &str) -> Step {
-        self.exchange.status = Some(status.to_owned());
+        self.exchange.status = Some(status.into());
         self.exchange.ok = Some(false);
-        self.exchange.error = Some(error.to_owned());
+        self.exchange.error = Some(error.into());
         self.exchange.set(Attribute::ErrorType, status);
         Step::Bypass(Why::Encrypted)
     }
@@ -193,11 +195,12 @@ impl Tls {
             return;
         };
         if let Some(name) = hello.server_name {
-            self.exchange.set(Attribute::ServerAddress, name.as_str());
+            let name = SmolStr::from(name);
+            self.exchange.set(Attribute::ServerAddress, name.clone());
             self.exchange.target = Some(name);
         }
         if !hello.protocols.is_empty() {
-            self.exchange.set(Attribute::TlsOfferedProtocols, AttributeValue::Texts(hello.protocols));
+            self.exchange.set(Attribute::TlsOfferedProtocols, hello.protocols);
         }
         if hello.encrypted {
             self.exchange.set(Attribute::TlsEncryptedHello, "offered");
@@ -267,7 +270,7 @@ impl Tls {
 
     fn negotiated(&mut self, version: u16) {
         let (name, number) = names::version(version);
-        self.exchange.status = Some(format!("{}v{number}", name.to_ascii_uppercase()));
+        self.exchange.status = Some(format_smolstr!("{}v{number}", name.to_ascii_uppercase()));
         self.exchange.set(Attribute::TlsProtocolName, name);
         self.exchange.set(Attribute::TlsProtocolVersion, number.into_owned());
     }

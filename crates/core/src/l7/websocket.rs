@@ -3,6 +3,8 @@
 //! It has no requests, so a connection is one exchange, told at its end: all
 //! that the client sent, and all that the server sent.
 
+use smol_str::{SmolStr, ToSmolStr};
+
 use super::{
     Attribute, Context, Direction, End, Exchange, Gap, Guess, Parser, Part, Protocol, Resync, Skipped, Step,
     Times, Transport,
@@ -98,7 +100,7 @@ impl Websocket {
     fn closed(&mut self, code: u16) {
         if self.exchange.status.is_none() {
             let ok = GOOD_CODES.contains(&code);
-            self.exchange.status = Some(code.to_string());
+            self.exchange.status = Some(code.to_smolstr());
             self.exchange.ok = Some(ok);
             if !ok {
                 self.exchange.set(Attribute::ErrorType, code.to_string());
@@ -175,7 +177,7 @@ impl Parser for Websocket {
             let silent = Part { first_ns, last_ns: first_ns, bytes: 0 };
             exchange.request.get_or_insert(silent);
             exchange.response.get_or_insert(silent);
-            exchange.operation = "SESSION".to_owned();
+            exchange.operation = SmolStr::new_static("SESSION");
             cx.emit(exchange);
         }
     }
@@ -232,8 +234,14 @@ mod tests {
         assert_eq!(exchanges.len(), 2);
         let session = session(&exchanges);
         assert_eq!((session.status.as_deref(), session.ok), (Some("1000"), Some(true)));
-        assert_eq!(session.attributes[&Attribute::WebsocketSentMessages], AttributeValue::Number(1));
-        assert_eq!(session.attributes[&Attribute::WebsocketReceivedMessages], AttributeValue::Number(2));
+        assert_eq!(
+            session.attributes.get(Attribute::WebsocketSentMessages),
+            Some(&AttributeValue::Number(1))
+        );
+        assert_eq!(
+            session.attributes.get(Attribute::WebsocketReceivedMessages),
+            Some(&AttributeValue::Number(2))
+        );
         assert_eq!(session.request.unwrap().bytes, 9 + 7 + 8 + 8);
         assert_eq!(session.response.unwrap().bytes, 3 + 304 + 70_010 + 4);
         assert_eq!(session.capture, Capture::Complete);

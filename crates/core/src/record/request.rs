@@ -1,12 +1,12 @@
 //! Requests, each with its answer.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use smol_str::SmolStr;
 
-use super::{Translated, nanoseconds};
+use super::{Attributes, Translated, nanoseconds};
 use crate::endpoint::Endpoint;
 
 /// What was asked of a server, and what it answered.
@@ -30,19 +30,19 @@ pub struct RequestRecord {
     /// Name of the application protocol.
     pub protocol: &'static str,
     /// What was asked for: the method, the command, the kind of statement.
-    pub operation: String,
+    pub operation: SmolStr,
     /// Of what: path, statement, key, name asked for. Redacted.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub target: Option<String>,
+    pub target: Option<SmolStr>,
     /// As the protocol says it: `200`, `NOERROR`, an error number.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub status: Option<String>,
+    pub status: Option<SmolStr>,
     /// Whether the server did what was asked. Absent without an answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ok: Option<bool>,
     /// What the server said was wrong. Redacted.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    pub error: Option<SmolStr>,
     /// Of the whole request as sent, its head included.
     pub request_bytes: u64,
     /// Of the whole answer as sent.
@@ -58,7 +58,7 @@ pub struct RequestRecord {
     /// How much of it was seen.
     pub capture: Capture,
     /// More, by OpenTelemetry's names.
-    pub attributes: BTreeMap<&'static str, AttributeValue>,
+    pub attributes: Attributes,
     /// Which classes of what is left out by default are shown in it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub revealed: Vec<&'static str>,
@@ -109,41 +109,5 @@ impl Capture {
             Self::Truncated => "truncated",
             Self::Gap => "gap",
         }
-    }
-}
-
-/// The value of an attribute.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum AttributeValue {
-    /// A number.
-    Number(u64),
-    /// A text.
-    Text(String),
-    /// Several texts.
-    Texts(Vec<String>),
-}
-
-impl From<u64> for AttributeValue {
-    fn from(number: u64) -> Self {
-        Self::Number(number)
-    }
-}
-
-impl From<String> for AttributeValue {
-    fn from(text: String) -> Self {
-        Self::Text(text)
-    }
-}
-
-impl From<&str> for AttributeValue {
-    fn from(text: &str) -> Self {
-        Self::Text(text.to_owned())
-    }
-}
-
-impl From<Vec<String>> for AttributeValue {
-    fn from(texts: Vec<String>) -> Self {
-        Self::Texts(texts)
     }
 }

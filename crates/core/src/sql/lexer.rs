@@ -364,7 +364,7 @@ impl<'a> Lexer<'a> {
         if statement.first.is_empty() {
             word.clone_into(&mut statement.first);
             if self.redacted.operation.is_empty() {
-                word.clone_into(&mut self.redacted.operation);
+                self.redacted.operation = word.into();
             }
         } else if statement.second.is_empty() && !matches!(word, "OR" | "REPLACE") {
             word.clone_into(&mut statement.second);

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::endpoint::Container;
-use crate::record::Capture;
+use crate::record::{AttributeValue, Capture};
 
 #[test]
 fn texts_of_one_kind_become_the_same() {
@@ -62,7 +62,7 @@ fn get(path: &str, latency_us: u64) -> RequestRecord {
         translated: None,
         protocol: "http",
         operation: "GET".into(),
-        target: Some(format!("{path}?page=2")),
+        target: Some(format!("{path}?page=2").into()),
         status: Some("200".into()),
         ok: Some(true),
         error: None,
@@ -72,7 +72,7 @@ fn get(path: &str, latency_us: u64) -> RequestRecord {
         total_us: Some(latency_us),
         matched: Matched::Yes,
         capture: Capture::Complete,
-        attributes: [("url.path", AttributeValue::from(path))].into(),
+        attributes: [(Attribute::UrlPath, AttributeValue::from(path))].into(),
         revealed: Vec::new(),
     }
 }
@@ -82,7 +82,7 @@ fn asked(protocol: &'static str, target: &str, text: &str) -> RequestRecord {
         protocol,
         operation: "GET".into(),
         target: Some(target.into()),
-        attributes: [("db.query.text", AttributeValue::from(text))].into(),
+        attributes: [(Attribute::DbQueryText, AttributeValue::from(text))].into(),
         ..get("/", 10)
     }
 }

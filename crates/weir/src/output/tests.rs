@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use weir_core::endpoint::{Container, Endpoint, Identity};
 use weir_core::flow::Protocol;
 use weir_core::record::{
-    AttributeValue, Capture, FlowEvent, FlowRecord, InterfaceCounters, Matched, PacketDirection,
+    Attribute, AttributeValue, Capture, FlowEvent, FlowRecord, InterfaceCounters, Matched, PacketDirection,
     PacketRecord, RequestRecord, State, SummaryRecord, Translated, Verdict,
 };
 use weir_core::text::is_invisible;
@@ -212,7 +212,7 @@ fn request() -> RequestRecord {
         total_us: Some(1_900),
         matched: Matched::Yes,
         capture: Capture::Complete,
-        attributes: [("http.request.method", AttributeValue::from("GET"))].into(),
+        attributes: [(Attribute::HttpRequestMethod, AttributeValue::from("GET"))].into(),
         revealed: Vec::new(),
     }
 }
@@ -229,7 +229,7 @@ fn requests() -> Vec<Record> {
         ..request()
     };
     let unasked = RequestRecord {
-        operation: String::new(),
+        operation: "".into(),
         target: None,
         status: Some("502".into()),
         ok: Some(false),
@@ -354,7 +354,8 @@ fn a_request_is_one_line() {
 #[test]
 fn a_long_target_is_cut_for_people_only() {
     let target = "/é".repeat(200);
-    let long = [Record::Request(Box::new(RequestRecord { target: Some(target.clone()), ..request() }))];
+    let long =
+        [Record::Request(Box::new(RequestRecord { target: Some(target.clone().into()), ..request() }))];
     let line = written(Format::Compact, false, &long);
     assert!(line.contains(&format!("{}…", "/é".repeat(80))), "{line}");
     assert!(written(Format::Jsonl, false, &long).contains(&target));

@@ -1,5 +1,7 @@
 //! Heads of messages: the start line, and those headers that matter.
 
+use smol_str::{SmolStr, format_smolstr};
+
 use crate::l7::{Guess, redact};
 use crate::reveal::Reveal;
 
@@ -29,8 +31,8 @@ pub(super) enum Framing {
 #[derive(Debug, Clone, Default)]
 pub(in crate::l7) struct Head {
     pub(super) framing: Framing,
-    pub(super) host: Option<String>,
-    pub(super) user_agent: Option<String>,
+    pub(super) host: Option<SmolStr>,
+    pub(super) user_agent: Option<SmolStr>,
     /// What to speak from here on, in lower case.
     pub(super) upgrade: Option<String>,
     pub(super) expects_continue: bool,
@@ -40,19 +42,19 @@ pub(in crate::l7) struct Head {
 
 #[derive(Debug, Clone)]
 pub(in crate::l7) struct RequestLine {
-    pub(super) method: String,
-    pub(super) target: String,
+    pub(super) method: SmolStr,
+    pub(super) target: SmolStr,
     /// It shows what is left out by default.
     pub(super) revealed: bool,
     /// `1.1`; `None`: not said, as before HTTP/1.0.
-    pub(super) version: Option<String>,
+    pub(super) version: Option<SmolStr>,
 }
 
 #[derive(Debug, Clone)]
 pub(in crate::l7) struct StatusLine {
-    pub(in crate::l7) version: String,
+    pub(in crate::l7) version: SmolStr,
     pub(in crate::l7) status: u16,
-    pub(in crate::l7) reason: String,
+    pub(in crate::l7) reason: SmolStr,
 }
 
 /// Whether bytes begin with a request.
@@ -163,7 +165,7 @@ pub(super) fn request(bytes: &[u8], reveal: Reveal) -> Option<(RequestLine, Head
             head.header(header.name, header.value);
         }
         head.finish();
-        let line = request_line(method, path, Some(format!("1.{minor}")), reveal);
+        let line = request_line(method, path, Some(format_smolstr!("1.{minor}")), reveal);
         return Some((line, head));
     }
     let mut lines = Lines::new(bytes);
@@ -174,7 +176,7 @@ pub(super) fn request(bytes: &[u8], reveal: Reveal) -> Option<(RequestLine, Head
     let mut rest: Vec<&str> = words.collect();
     let version = match rest.last().and_then(|word| word.strip_prefix("HTTP/")) {
         Some(number) => {
-            let number = number.to_owned();
+            let number = SmolStr::new(number);
             rest.pop();
             Some(number)
         }
@@ -187,7 +189,7 @@ pub(super) fn request(bytes: &[u8], reveal: Reveal) -> Option<(RequestLine, Head
 pub(in crate::l7) fn request_line(
     method: &str,
     target: &str,
-    version: Option<String>,
+    version: Option<SmolStr>,
     reveal: Reveal,
 ) -> RequestLine {
     // A target of the form host:port has nothing to redact but what stands before an @.
@@ -197,7 +199,7 @@ pub(in crate::l7) fn request_line(
         _ => redact::url_but(target, reveal),
     };
     target.truncate(cut(&target, TARGET_BYTES_MAX).len());
-    RequestLine { method: cut(method, METHOD_BYTES_MAX).to_owned(), target, revealed, version }
+    RequestLine { method: cut(method, METHOD_BYTES_MAX).into(), target: target.into(), revealed, version }
 }
 
 /// Reads an answer's head, or the whole lines of one that was cut.
@@ -212,8 +214,8 @@ pub(super) fn response(bytes: &[u8]) -> Option<(StatusLine, Head)> {
             head.header(header.name, header.value);
         }
         head.finish();
-        let reason = cut(parsed.reason.unwrap_or_default(), TEXT_BYTES_MAX).to_owned();
-        return Some((StatusLine { version: format!("1.{minor}"), status, reason }, head));
+        let reason = cut(parsed.reason.unwrap_or_default(), TEXT_BYTES_MAX).into();
+        return Some((StatusLine { version: format_smolstr!("1.{minor}"), status, reason }, head));
     }
     let mut lines = Lines::new(bytes);
     let first = lines.next()?;
@@ -223,9 +225,9 @@ pub(super) fn response(bytes: &[u8]) -> Option<(StatusLine, Head)> {
     let digits = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());
     let (status, reason) = rest.split_at(digits);
     let status = StatusLine {
-        version: cut(version.strip_prefix("HTTP/")?, 8).to_owned(),
+        version: cut(version.strip_prefix("HTTP/")?, 8).into(),
         status: status.parse().ok()?,
-        reason: cut(reason.trim(), TEXT_BYTES_MAX).to_owned(),
+        reason: cut(reason.trim(), TEXT_BYTES_MAX).into(),
     };
     head.unusual_lines(lines);
     Some((status, head))
@@ -263,9 +265,9 @@ impl Head {
             }
             // Cut afterwards, like a target.
             let host = redact::authority(&String::from_utf8_lossy(value));
-            self.host.get_or_insert(cut(&host, TEXT_BYTES_MAX).to_owned());
+            self.host.get_or_insert(cut(&host, TEXT_BYTES_MAX).into());
         } else if is("user-agent") {
-            self.user_agent.get_or_insert(text());
+            self.user_agent.get_or_insert(text().into());
         } else if is("upgrade") {
             self.upgrade.get_or_insert(text().to_ascii_lowercase());
         } else if is("expect") {

@@ -1,5 +1,7 @@
 //! What becomes of heads: the facts of an exchange.
 
+use smol_str::ToSmolStr;
+
 use super::head::{self, Head, RequestLine, StatusLine};
 use crate::l7::{Attribute, Exchange, Part};
 use crate::record::Capture;
@@ -20,16 +22,16 @@ impl Answering {
         let Self { line, part, body_bytes, capture, anomalies } = self;
         let ok = line.status < 400;
         exchange.response = Some(part);
-        exchange.status = Some(line.status.to_string());
+        exchange.status = Some(line.status.to_smolstr());
         exchange.ok = Some(ok);
         if !ok {
-            exchange.set(Attribute::ErrorType, line.status.to_string());
+            exchange.set(Attribute::ErrorType, line.status.to_smolstr());
             exchange.error = Some(line.reason).filter(|reason| !reason.is_empty());
         }
         exchange.note(capture);
         exchange.set(Attribute::HttpResponseStatusCode, u64::from(line.status));
         exchange.set(Attribute::HttpResponseBodySize, body_bytes);
-        if !exchange.attributes.contains_key(&Attribute::NetworkProtocolVersion) {
+        if !exchange.attributes.contains(Attribute::NetworkProtocolVersion) {
             exchange.set(Attribute::NetworkProtocolVersion, line.version);
         }
         anomalies.into_iter().for_each(|what| exchange.anomaly(what));
@@ -49,13 +51,13 @@ pub(in crate::l7) fn asked(line: &RequestLine, head: &Head) -> Exchange {
     if line.method.is_empty() {
         // HTTP/2, and it is not known.
     } else if head::METHODS.contains(&line.method.as_str()) {
-        exchange.set(Attribute::HttpRequestMethod, line.method.as_str());
+        exchange.set(Attribute::HttpRequestMethod, line.method.clone());
     } else {
         exchange.set(Attribute::HttpRequestMethod, "_OTHER");
-        exchange.set(Attribute::HttpRequestMethodOriginal, line.method.as_str());
+        exchange.set(Attribute::HttpRequestMethodOriginal, line.method.clone());
     }
     if let Some(version) = &line.version {
-        exchange.set(Attribute::NetworkProtocolVersion, version.as_str());
+        exchange.set(Attribute::NetworkProtocolVersion, version.clone());
     }
     let (path, query) = match line.target.split_once('?') {
         Some((path, query)) => (path, Some(query)),
@@ -80,7 +82,7 @@ pub(in crate::l7) fn asked(line: &RequestLine, head: &Head) -> Exchange {
         }
     }
     if let Some(agent) = &head.user_agent {
-        exchange.set(Attribute::UserAgentOriginal, agent.as_str());
+        exchange.set(Attribute::UserAgentOriginal, agent.clone());
     }
     head.anomalies.iter().for_each(|what| exchange.anomaly(what));
     exchange

@@ -51,14 +51,14 @@ fn pipelined() -> Vec<Turn> {
 }
 
 fn lines(exchanges: &[Exchange]) -> Vec<String> {
-    let size = |exchange: &Exchange, attribute| match exchange.attributes.get(&attribute) {
+    let size = |exchange: &Exchange, attribute| match exchange.attributes.get(attribute) {
         Some(AttributeValue::Number(number)) => number.to_string(),
         _ => "-".into(),
     };
     exchanges
         .iter()
         .map(|one| {
-            let anomalies = match one.attributes.get(&Attribute::Anomalies) {
+            let anomalies = match one.attributes.get(Attribute::Anomalies) {
                 Some(AttributeValue::Texts(all)) => format!(" ({})", all.join(", ")),
                 _ => String::new(),
             };
@@ -338,7 +338,7 @@ fn attributes_are_those_of_opentelemetry() {
     let value = |name: &str| {
         let found = exchange.attributes.iter().find(|(attribute, _)| attribute.name() == name);
         match found.map(|(_, value)| value) {
-            Some(AttributeValue::Text(text)) => text.clone(),
+            Some(AttributeValue::Text(text)) => text.to_string(),
             Some(AttributeValue::Number(number)) => number.to_string(),
             other => format!("{other:?}"),
         }

@@ -1,5 +1,7 @@
 //! gRPC: messages inside of DATA frames, and how a call went.
 
+use smol_str::SmolStr;
+
 use crate::l7::http::cut;
 use crate::l7::{Attribute, Exchange, redact};
 use crate::{reveal, sql};
@@ -79,7 +81,7 @@ pub(super) fn is_call(content_type: &[u8]) -> bool {
 /// What was asked for is the method, which stands where HTTP has its path.
 pub(super) fn name_call(exchange: &mut Exchange) {
     exchange.operation = exchange.target.take().unwrap_or_default();
-    if let Some(method) = exchange.operation.strip_prefix('/').map(str::to_owned) {
+    if let Some(method) = exchange.operation.strip_prefix('/').map(SmolStr::from) {
         exchange.set(Attribute::RpcMethod, method);
     }
 }

@@ -200,7 +200,7 @@ impl Stream {
             let whole = response.over || reset.is_some();
             let capture = if whole { Capture::Complete } else { Capture::Truncated };
             if let Some(status) = status {
-                let line = StatusLine { version: "2".to_owned(), status, reason: String::new() };
+                let line = StatusLine { version: "2".into(), status, reason: "".into() };
                 let body_bytes = response.body_bytes;
                 Answering { line, part, body_bytes, capture, anomalies: Vec::new() }.add_to(&mut exchange);
             } else {
@@ -246,18 +246,18 @@ fn end_call(exchange: &mut Exchange, status: Option<u32>, error: Option<(String,
         Some(status) => {
             let name = grpc::status_name(status);
             exchange.ok = Some(status == 0);
-            exchange.attributes.remove(&Attribute::ErrorType);
+            exchange.attributes.remove(Attribute::ErrorType);
             if status != 0 {
                 exchange.set(Attribute::ErrorType, name.as_str());
                 if let Some((error, revealed)) = error {
-                    exchange.error = Some(error);
+                    exchange.error = Some(error.into());
                     if revealed {
                         exchange.revealed.insert(Class::ErrorText);
                     }
                 }
             }
             exchange.set(Attribute::RpcResponseStatusCode, name.as_str());
-            exchange.status = Some(name);
+            exchange.status = Some(name.into());
         }
         // HTTP's success says nothing of the call's.
         None if exchange.ok == Some(true) => {
@@ -271,6 +271,6 @@ fn end_call(exchange: &mut Exchange, status: Option<u32>, error: Option<(String,
 fn fail(exchange: &mut Exchange, name: String, error: String) {
     exchange.ok = Some(false);
     exchange.set(Attribute::ErrorType, name.as_str());
-    exchange.error = Some(error);
-    exchange.status.get_or_insert(name);
+    exchange.error = Some(error.into());
+    exchange.status.get_or_insert(name.into());
 }

@@ -79,14 +79,14 @@ fn dialogue(turns: impl IntoIterator<Item = Turn>) -> Vec<Turn> {
 }
 
 fn number(exchange: &Exchange, attribute: Attribute) -> String {
-    match exchange.attributes.get(&attribute) {
+    match exchange.attributes.get(attribute) {
         Some(AttributeValue::Number(number)) => number.to_string(),
         _ => "-".into(),
     }
 }
 
 fn text(exchange: &Exchange, attribute: Attribute) -> &str {
-    match exchange.attributes.get(&attribute) {
+    match exchange.attributes.get(attribute) {
         Some(AttributeValue::Text(text)) => text,
         _ => "-",
     }
@@ -97,7 +97,7 @@ fn lines(exchanges: &[Exchange]) -> Vec<String> {
     exchanges
         .iter()
         .map(|one| {
-            let anomalies = match one.attributes.get(&Attribute::Anomalies) {
+            let anomalies = match one.attributes.get(Attribute::Anomalies) {
                 Some(AttributeValue::Texts(all)) => format!(" ({})", all.join(", ")),
                 _ => String::new(),
             };

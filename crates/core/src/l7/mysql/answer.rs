@@ -4,6 +4,8 @@
 //! shows in the packets' lengths too, so that only the end of the answer to a
 //! preparation depends on having seen that.
 
+use smol_str::SmolStr;
+
 use super::command::Kind;
 use super::wire::{self, Done, Failure, Reader};
 
@@ -60,7 +62,7 @@ pub(super) struct Answer {
     pub(super) status: Option<u16>,
     /// The number of the statement that was prepared, and of its parameters.
     pub(super) statement: Option<(u32, u16)>,
-    pub(super) schema: Option<String>,
+    pub(super) schema: Option<SmolStr>,
     pub(super) failure: Option<Failure>,
     /// The server wants a file: the numbers of packets jump.
     pub(super) wants_file: bool,

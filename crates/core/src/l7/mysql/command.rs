@@ -1,7 +1,8 @@
 //! What a client can ask for. The only place that decides what of it is shown.
 
-use std::borrow::Cow;
 use std::sync::Arc;
+
+use smol_str::{SmolStr, ToSmolStr, format_smolstr};
 
 use super::handshake::{self, Login};
 use super::values;
@@ -48,7 +49,7 @@ pub(super) enum Kind {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     None,
-    Database(String),
+    Database(SmolStr),
     User(Login),
     /// The answer has the number for this statement.
     Prepares,
@@ -61,7 +62,7 @@ pub(super) enum Effect {
 pub(super) struct Command {
     pub(super) kind: Kind,
     /// `None`: the statement's.
-    pub(super) operation: Option<Cow<'static, str>>,
+    pub(super) operation: Option<SmolStr>,
     pub(super) statement: Arc<Statement>,
     /// A statement's number, to be looked up when the answer comes: the one
     /// that tells the number may still be on its way.
@@ -103,7 +104,7 @@ pub(super) fn bytes_seen(code: u8, reveal: Reveal) -> usize {
 }
 
 impl Command {
-    fn new(kind: Kind, operation: impl Into<Cow<'static, str>>) -> Self {
+    fn new(kind: Kind, operation: impl Into<SmolStr>) -> Self {
         Self {
             kind,
             operation: Some(operation.into()),
@@ -114,7 +115,7 @@ impl Command {
         }
     }
 
-    fn text(self, text: impl Into<String>) -> Self {
+    fn text(self, text: impl Into<SmolStr>) -> Self {
         Self { statement: Arc::new(Statement { text: text.into(), ..Statement::default() }), ..self }
     }
 
@@ -138,7 +139,7 @@ pub(super) fn read(body: &[u8], cut: bool, reading: Reading) -> Option<Said> {
     let rest = reader.rest;
     let name = || wire::lossy(Reader::new(rest).text());
     let number = || Reader::new(rest).long();
-    let unknown = || Some(Said::Asked(Command::new(Kind::Unknown, format!("COMMAND {code}"))));
+    let unknown = || Some(Said::Asked(Command::new(Kind::Unknown, format_smolstr!("COMMAND {code}"))));
     let is_numbered = matches!(code, 0x0c | 0x17 | 0x19 | 0x1a | 0x1c | 0xfa);
     if is_numbered && rest.len() < 4 {
         return unknown();
@@ -157,7 +158,7 @@ pub(super) fn read(body: &[u8], cut: bool, reading: Reading) -> Option<Said> {
         0x08 => Command::new(Kind::Plain, "SHUTDOWN"),
         0x09 => Command::new(Kind::Text, "STATISTICS"),
         0x0a => Command::new(Kind::Results { cursor: false }, "PROCESS INFO"),
-        0x0c => Command::new(Kind::Plain, "PROCESS KILL").text(number()?.to_string()),
+        0x0c => Command::new(Kind::Plain, "PROCESS KILL").text(number()?.to_smolstr()),
         0x0d => Command::new(Kind::Plain, "DEBUG"),
         0x0e => Command::new(Kind::Plain, "PING"),
         0x11 => {
@@ -224,11 +225,11 @@ fn query(rest: &[u8], cut: bool, reading: Reading) -> Command {
 }
 
 /// The database in `USE name`.
-fn used(text: &str) -> Option<String> {
+fn used(text: &str) -> Option<SmolStr> {
     let name = text.get(3..)?.trim().trim_end_matches(';').trim_end();
     let plain = match name.strip_prefix('`').and_then(|rest| rest.strip_suffix('`')) {
-        Some(quoted) => quoted.replace("``", "`"),
-        None => name.to_owned(),
+        Some(quoted) => quoted.replace("``", "`").into(),
+        None => SmolStr::new(name),
     };
     (!plain.is_empty()).then_some(plain)
 }
@@ -262,7 +263,7 @@ fn sql(sql: &[u8], cut: bool, reading: Reading) -> Statement {
     let mut text: String = pairs.take_while(|(one, other)| one == other).map(|(one, _)| one).collect();
     text.push('…');
     let revealed = statement.revealed || other.revealed;
-    Statement { text, cut: true, revealed, is_secret: true, ..statement }
+    Statement { text: text.into(), cut: true, revealed, is_secret: true, ..statement }
 }
 
 #[cfg(test)]
@@ -281,8 +282,8 @@ mod tests {
 
     fn told(body: &[u8]) -> (String, String) {
         let command = asked(body, READING);
-        let operation = command.operation.unwrap_or(Cow::Owned(command.statement.operation.clone()));
-        (operation.into_owned(), command.statement.text.clone())
+        let operation = command.operation.unwrap_or_else(|| command.statement.operation.clone());
+        (operation.into(), command.statement.text.to_string())
     }
 
     #[test]
@@ -316,7 +317,7 @@ mod tests {
     fn use_changes_the_database() {
         for (sql, name) in [("USE shop", "shop"), ("use `my``shop` ;", "my`shop"), ("USE /* a */ b", "b")] {
             let body = format!("\u{3}{sql}");
-            assert_eq!(asked(body.as_bytes(), READING).effect, Effect::Database(name.to_owned()), "{sql}");
+            assert_eq!(asked(body.as_bytes(), READING).effect, Effect::Database(name.into()), "{sql}");
         }
         assert_eq!(asked(b"\x03use a; use b", READING).effect, Effect::None);
     }

@@ -1,5 +1,7 @@
 //! How a connection begins: the server's greeting and the client's answer.
 
+use smol_str::SmolStr;
+
 use super::wire::{Reader, lossy};
 
 /// What either end can do, of what matters here.
@@ -85,8 +87,8 @@ pub(super) fn greeting(body: &[u8]) -> Option<Greeting> {
 /// What the client says first.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Login {
-    pub(super) user: Option<String>,
-    pub(super) database: Option<String>,
+    pub(super) user: Option<SmolStr>,
+    pub(super) database: Option<SmolStr>,
 }
 
 /// A client's first packet.
@@ -140,6 +142,6 @@ pub(super) fn change_of_user(body: &[u8]) -> Login {
     Login { user, database: secret.and_then(|_| name(reader.text())) }
 }
 
-fn name(bytes: &[u8]) -> Option<String> {
+fn name(bytes: &[u8]) -> Option<SmolStr> {
     (!bytes.is_empty()).then(|| lossy(bytes))
 }

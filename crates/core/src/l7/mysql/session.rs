@@ -4,8 +4,9 @@ mod ask;
 mod hear;
 mod tell;
 
-use std::borrow::Cow;
 use std::sync::Arc;
+
+use smol_str::SmolStr;
 
 use super::answer::{Agreed, Answer, Progress};
 use super::command::{self, Command, Effect, Kind, Reading, Said};
@@ -40,7 +41,7 @@ pub(super) struct Message<'a> {
 /// A command that waits for its answer.
 struct Asked {
     kind: Kind,
-    operation: Option<Cow<'static, str>>,
+    operation: Option<SmolStr>,
     statement: Arc<Statement>,
     prepared: Option<u32>,
     /// What is bound to it, if that may be shown.
@@ -90,8 +91,8 @@ struct Heard {
 pub(super) struct Session {
     late: bool,
     reveal: Reveal,
-    user: Option<String>,
-    database: Option<String>,
+    user: Option<SmolStr>,
+    database: Option<SmolStr>,
     is_mariadb: bool,
     /// What the server can do, and what both can.
     server: Option<Capabilities>,

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     fn statement(text: &str) -> Arc<Statement> {
-        Arc::new(Statement { text: text.to_owned(), ..Statement::default() })
+        Arc::new(Statement { text: text.into(), ..Statement::default() })
     }
 
     #[test]

@@ -253,14 +253,14 @@ fn told(exchanges: &[Exchange]) -> Vec<(&str, &str, &str)> {
 }
 
 fn number(exchange: &Exchange, attribute: Attribute) -> Option<u64> {
-    match exchange.attributes.get(&attribute) {
+    match exchange.attributes.get(attribute) {
         Some(AttributeValue::Number(number)) => Some(*number),
         _ => None,
     }
 }
 
 fn text(exchange: &Exchange, attribute: Attribute) -> &str {
-    match exchange.attributes.get(&attribute) {
+    match exchange.attributes.get(attribute) {
         Some(AttributeValue::Text(text)) => text,
         _ => "-",
     }
@@ -295,8 +295,8 @@ fn a_dialogue_with_eof_packets_is_told() {
     assert_eq!(number(&exchanges[3], Attribute::DbOperationBatchSize), Some(3));
     assert_eq!(number(&exchanges[9], Attribute::DbAffectedRows), Some(3));
     assert_eq!(
-        exchanges[1].attributes.get(&Attribute::DbHints),
-        Some(&AttributeValue::Texts(vec!["no_index_used".to_owned()]))
+        exchanges[1].attributes.get(Attribute::DbHints),
+        Some(&vec!["no_index_used".to_owned()].into())
     );
     assert_eq!(exchanges[4].error.as_deref(), Some("42S22: Unknown column '?'"));
     assert_eq!(exchanges[5].error.as_deref(), Some("45000: ?"));

@@ -121,7 +121,7 @@ fn text(bytes: &[u8], kind: u16) -> String {
                 Ok(text) => text.to_owned(),
                 // It was cut inside of a letter.
                 Err(error) if !rest.is_empty() && error.error_len().is_none() => {
-                    lossy(bytes.get(..error.valid_up_to()).unwrap_or_default())
+                    lossy(bytes.get(..error.valid_up_to()).unwrap_or_default()).into()
                 }
                 Err(_) => hexadecimal(bytes),
             };

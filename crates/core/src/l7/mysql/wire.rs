@@ -1,5 +1,7 @@
 //! Packets as they are on the wire, and what the server's closing ones say.
 
+use smol_str::SmolStr;
+
 /// Length and number.
 pub(super) const HEADER_BYTES: usize = 4;
 /// A packet of this length is continued by the next one.
@@ -126,7 +128,7 @@ pub(super) struct Done {
     pub(super) status: u16,
     pub(super) warnings: u64,
     /// The database has changed to this one.
-    pub(super) schema: Option<String>,
+    pub(super) schema: Option<SmolStr>,
 }
 
 /// Reads an OK packet, or an EOF packet in its place.
@@ -146,7 +148,7 @@ pub(super) fn done(length: usize, body: &[u8], tracks_state: bool) -> Done {
 }
 
 /// The new database, among what changed.
-fn schema(reader: Reader<'_>) -> Option<String> {
+fn schema(reader: Reader<'_>) -> Option<SmolStr> {
     let mut reader = reader;
     let _info = reader.counted()?;
     let mut changes = Reader::new(reader.counted()?);
@@ -159,16 +161,16 @@ fn schema(reader: Reader<'_>) -> Option<String> {
     schema
 }
 
-pub(super) fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+pub(super) fn lossy(bytes: &[u8]) -> SmolStr {
+    String::from_utf8_lossy(bytes).into()
 }
 
 /// What an error packet says.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) code: u16,
-    pub(super) state: Option<String>,
-    pub(super) message: String,
+    pub(super) state: Option<SmolStr>,
+    pub(super) message: SmolStr,
 }
 
 /// Reads an error packet; `None` if it only tells of progress.

@@ -6,6 +6,8 @@ mod tell;
 
 use std::sync::Arc;
 
+use smol_str::{SmolStr, format_smolstr};
+
 use super::statement::{Names, Statement};
 use super::wire::{self, Message};
 use crate::l7::{Context, Fifo, Gap, Part};
@@ -33,8 +35,8 @@ enum Open {
 
 pub(super) struct Session {
     late: bool,
-    user: Option<String>,
-    database: Option<String>,
+    user: Option<SmolStr>,
+    database: Option<SmolStr>,
     dialect: Dialect,
     groups: Fifo<Group>,
     open: Open,
@@ -104,7 +106,7 @@ impl Session {
             let (name, after) = wire::text(rest);
             let (value, after) = wire::text(after);
             rest = after;
-            let value = || Some(String::from_utf8_lossy(value).into_owned());
+            let value = || Some(String::from_utf8_lossy(value).into());
             match name {
                 b"user" => self.user = value(),
                 b"database" => self.database = value(),
@@ -113,7 +115,7 @@ impl Session {
         }
         self.database = self.database.take().or_else(|| self.user.clone());
         let text = self.database.clone().unwrap_or_default();
-        let statement = Statement { operation: "STARTUP".to_owned(), text, ..Statement::default() };
+        let statement = Statement { operation: "STARTUP".into(), text, ..Statement::default() };
         self.ask_whole(cx, statement, part, None);
     }
 
@@ -139,10 +141,10 @@ impl Session {
             }
             b'F' => {
                 let text = match body {
-                    [a, b, c, d] => format!("oid {}", u32::from_be_bytes([*a, *b, *c, *d])),
-                    _ => String::new(),
+                    [a, b, c, d] => format_smolstr!("oid {}", u32::from_be_bytes([*a, *b, *c, *d])),
+                    _ => SmolStr::default(),
                 };
-                let operation = "FUNCTION CALL".to_owned();
+                let operation = "FUNCTION CALL".into();
                 let statement = Statement { operation, text, ..Statement::default() };
                 self.ask_whole(cx, statement, part, gap);
             }

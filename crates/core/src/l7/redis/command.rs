@@ -5,6 +5,8 @@
 //! their places (the same tables that Redis Cluster's clients have); everything
 //! else, and all arguments of commands that are not known, becomes `?`.
 
+use smol_str::{SmolStr, format_smolstr};
+
 use super::arguments::Arguments;
 use super::keys::{Keys, Shown, is_of_keyed_module, is_procedure, keys, shown};
 use crate::reveal::{Class, Reveal, names_password};
@@ -23,13 +25,13 @@ const HIDDEN: &str = "?";
 #[derive(Debug)]
 pub(super) struct Command {
     /// Its name in capital letters, with the subcommand: `CONFIG SET`.
-    pub(super) operation: String,
+    pub(super) operation: SmolStr,
     /// Its keys, channels or index.
-    pub(super) target: Option<String>,
+    pub(super) target: Option<SmolStr>,
     /// All of it.
-    pub(super) text: String,
+    pub(super) text: SmolStr,
     /// Digest of the script, or name of the function.
-    pub(super) procedure: Option<String>,
+    pub(super) procedure: Option<SmolStr>,
     pub(super) effect: Effect,
     /// Whether errors about it are made by the server itself: those of scripts
     /// and modules may say anything.
@@ -44,9 +46,9 @@ impl Command {
     /// One that broke off before its name.
     fn unknown() -> Self {
         Self {
-            operation: String::new(),
+            operation: SmolStr::default(),
             target: None,
-            text: String::new(),
+            text: SmolStr::default(),
             procedure: None,
             effect: Effect::None,
             errors_are_known: false,
@@ -60,7 +62,8 @@ impl Command {
         [Some(&self.operation), self.target.as_ref(), Some(&self.text), self.procedure.as_ref()]
             .into_iter()
             .flatten()
-            .map(String::capacity)
+            .filter(|text| text.is_heap_allocated())
+            .map(SmolStr::len)
             .sum()
     }
 }
@@ -161,8 +164,8 @@ pub(super) fn describe(arguments: &Arguments, reveal: Reveal) -> Command {
     });
     let shown = shown(&name, subcommand.as_deref(), keys.unwrap_or(Keys::None), arguments);
     let operation = match &subcommand {
-        Some(subcommand) => format!("{name} {subcommand}"),
-        None => name.clone(),
+        Some(subcommand) => format_smolstr!("{name} {subcommand}"),
+        None => SmolStr::new(&name),
     };
     let target = target(&shown, arguments);
     let holds_data = known && keys.is_some_and(Keys::are_of_data);
@@ -193,7 +196,7 @@ pub(super) fn describe(arguments: &Arguments, reveal: Reveal) -> Command {
         procedure: arguments
             .get(1)
             .filter(|word| by_name && is_procedure(&operation, Some(word)))
-            .map(quoted),
+            .map(|word| quoted(word).into()),
         operation,
         errors_are_known: known && !is_script,
         revealed,
@@ -207,7 +210,7 @@ fn is_a_name(word: &str) -> bool {
         && word.chars().all(|one| one.is_ascii_alphanumeric() || matches!(one, '.' | '_' | '-'))
 }
 
-fn target(shown: &Shown, arguments: &Arguments) -> Option<String> {
+fn target(shown: &Shown, arguments: &Arguments) -> Option<SmolStr> {
     let mut target = Text::new(TARGET_BYTES_MAX);
     for place in &shown.keys {
         match arguments.get(*place) {
@@ -291,7 +294,7 @@ impl Text {
         self.text.push_str(if self.full { REST } else { word });
     }
 
-    fn into_text(self) -> String {
-        self.text
+    fn into_text(self) -> SmolStr {
+        self.text.into()
     }
 }

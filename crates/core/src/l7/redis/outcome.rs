@@ -1,5 +1,7 @@
 //! From what was read to an exchange: statuses and errors, redacted.
 
+use smol_str::{SmolStr, ToSmolStr};
+
 use super::Asked;
 use super::command::{Command, quoted};
 use super::reply::Reply;
@@ -46,23 +48,23 @@ const ERROR_BYTES_MAX: usize = 512;
 /// A command with its answer, as far as they are known.
 pub(super) fn exchange(asked: Option<&Asked>, reply: Option<&Reply>, database: Option<u64>) -> Exchange {
     let mut exchange = Exchange::default();
-    exchange.set(Attribute::DbSystemName, "redis");
+    exchange.set(Attribute::DbSystemName, SmolStr::new_static("redis"));
     if let Some(Asked { command, request, .. }) = asked {
         exchange.operation.clone_from(&command.operation);
         exchange.target.clone_from(&command.target);
         exchange.request = Some(request.part);
         exchange.note(request.capture);
-        exchange.set(Attribute::DbOperationName, command.operation.as_str());
-        exchange.set(Attribute::DbQueryText, command.text.as_str());
+        exchange.set(Attribute::DbOperationName, command.operation.clone());
+        exchange.set(Attribute::DbQueryText, command.text.clone());
         if command.revealed {
             exchange.revealed.insert(Class::RedisValues);
         }
         if let Some(procedure) = &command.procedure {
-            exchange.set(Attribute::DbStoredProcedureName, procedure.as_str());
+            exchange.set(Attribute::DbStoredProcedureName, procedure.clone());
         }
     }
     if let Some(database) = database {
-        exchange.set(Attribute::DbNamespace, database.to_string());
+        exchange.set(Attribute::DbNamespace, database.to_smolstr());
     }
     if let Some(reply) = reply {
         exchange.response = Some(reply.part);
@@ -76,12 +78,13 @@ pub(super) fn exchange(asked: Option<&Asked>, reply: Option<&Reply>, database: O
 /// What the server sent without being asked each time.
 pub(super) fn push(reply: &Reply) -> Exchange {
     let mut exchange = Exchange::default();
-    exchange.set(Attribute::DbSystemName, "redis");
+    exchange.set(Attribute::DbSystemName, SmolStr::new_static("redis"));
     let label = reply.label.as_deref().unwrap_or_default();
     let known = PUSHES.iter().find(|push| push.as_bytes() == label);
-    exchange.operation = (*known.unwrap_or(&"push")).to_owned();
-    exchange.target = reply.channel.as_deref().filter(|_| known.is_some()).map(quoted);
-    exchange.status = reply.kind.map(|kind| kind_name(kind).to_owned());
+    exchange.operation = SmolStr::new_static(known.unwrap_or(&"push"));
+    exchange.target =
+        reply.channel.as_deref().filter(|_| known.is_some()).map(|channel| quoted(channel).into());
+    exchange.status = reply.kind.map(|kind| SmolStr::new_static(kind_name(kind)));
     exchange.response = Some(reply.part);
     exchange.note(reply.capture);
     exchange.set(Attribute::DbOperationName, exchange.operation.clone());
@@ -113,15 +116,15 @@ fn answer(exchange: &mut Exchange, reply: &Reply, command: Option<&Command>) {
             exchange.set(Attribute::DbResponseStatusCode, code.as_str());
         }
         exchange.set(Attribute::ErrorType, code.as_deref().unwrap_or("_OTHER"));
-        exchange.error = Some(text);
+        exchange.error = Some(text.into());
         if reply.is_error() {
-            exchange.status = Some(code.unwrap_or_else(|| "error".to_owned()));
+            exchange.status = Some(code.map_or(SmolStr::new_static("error"), SmolStr::from));
             return;
         }
     }
     let text = WORDS.iter().find(|word| kind == b'+' && word.as_bytes() == reply.text);
     let name = if reply.null { "nil" } else { kind_name(kind) };
-    exchange.status = Some((*text.unwrap_or(&name)).to_owned());
+    exchange.status = Some(SmolStr::new_static(text.unwrap_or(&name)));
 }
 
 fn kind_name(kind: u8) -> &'static str {

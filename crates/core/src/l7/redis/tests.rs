@@ -30,8 +30,8 @@ fn array(head: &str, words: &str) -> String {
 }
 
 fn attribute(exchange: &Exchange, attribute: Attribute) -> String {
-    match exchange.attributes.get(&attribute) {
-        Some(AttributeValue::Text(text)) => text.clone(),
+    match exchange.attributes.get(attribute) {
+        Some(AttributeValue::Text(text)) => text.to_string(),
         Some(other) => format!("{other:?}"),
         None => String::new(),
     }
@@ -48,7 +48,7 @@ fn shown(exchange: &Exchange) -> String {
         (None, None) => format!("({})", exchange.operation),
         (None, Some(target)) => format!("({} {target})", exchange.operation),
         (Some(_), Some(target)) => format!("{} {target}", exchange.operation),
-        (Some(_), None) => exchange.operation.clone(),
+        (Some(_), None) => exchange.operation.to_string(),
     };
     format!("{asked} -> {answer}")
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::l7::harness::{self, Played, Turn, answer, ask, play};
+use crate::record::AttributeValue;
 
 fn vector16(content: &[u8]) -> Vec<u8> {
     [&(content.len() as u16).to_be_bytes(), content].concat()
@@ -108,7 +109,7 @@ fn only(turns: &[Turn]) -> Exchange {
 }
 
 fn text(exchange: &Exchange, attribute: Attribute) -> String {
-    match exchange.attributes.get(&attribute) {
+    match exchange.attributes.get(attribute) {
         Some(AttributeValue::Text(text)) => text.to_string(),
         Some(AttributeValue::Texts(all)) => all.join(" "),
         _ => "-".to_owned(),

@@ -1,6 +1,6 @@
 //! What is told of commands and their answers.
 
-use std::borrow::Cow;
+use smol_str::{SmolStr, ToSmolStr, format_smolstr};
 
 use super::{
     Answer, Asked, Capabilities, Capture, Context, Effect, Exchange, Heard, Message, Session, Statement,
@@ -23,14 +23,15 @@ const HINTS: [(u16, &str); 3] =
     [(0x0010, "no_good_index_used"), (0x0020, "no_index_used"), (0x0800, "slow_query")];
 
 impl Session {
-    pub(super) fn exchange(&self, operation: &str) -> Exchange {
-        let mut exchange = Exchange { operation: operation.to_owned(), ..Exchange::default() };
-        exchange.set(Attribute::DbSystemName, if self.is_mariadb { "mariadb" } else { "mysql" });
+    pub(super) fn exchange(&self, operation: impl Into<SmolStr>) -> Exchange {
+        let mut exchange = Exchange { operation: operation.into(), ..Exchange::default() };
+        let system = if self.is_mariadb { "mariadb" } else { "mysql" };
+        exchange.set(Attribute::DbSystemName, SmolStr::new_static(system));
         if let Some(database) = &self.database {
-            exchange.set(Attribute::DbNamespace, database.as_str());
+            exchange.set(Attribute::DbNamespace, database.clone());
         }
         if let Some(user) = &self.user {
-            exchange.set(Attribute::UserName, user.as_str());
+            exchange.set(Attribute::UserName, user.clone());
         }
         if self.late {
             exchange.note(Capture::Midstream);
@@ -91,7 +92,7 @@ impl Session {
     pub(super) fn unasked(
         &self,
         cx: &mut Context<'_>,
-        operation: &str,
+        operation: &'static str,
         answer: &Answer,
         message: &Message<'_>,
     ) {
@@ -125,18 +126,18 @@ impl Session {
         exchange.note(asked.capture);
         let statement = self.statement(asked);
         let operation = match &asked.operation {
-            Some(operation) => Cow::clone(operation),
-            None if !statement.operation.is_empty() => Cow::Borrowed(statement.operation.as_str()),
-            None if asked.prepared.is_some() => Cow::Borrowed("EXECUTE"),
-            None => Cow::Borrowed("QUERY"),
+            Some(operation) => operation.clone(),
+            None if !statement.operation.is_empty() => statement.operation.clone(),
+            None if asked.prepared.is_some() => SmolStr::new_static("EXECUTE"),
+            None => SmolStr::new_static("QUERY"),
         };
-        exchange.set(Attribute::DbOperationName, operation.as_ref());
-        exchange.operation = operation.into_owned();
+        exchange.set(Attribute::DbOperationName, operation.clone());
+        exchange.operation = operation;
         if !statement.text.is_empty() {
             exchange.target = Some(statement.text.clone());
         }
         if statement.statements > 0 {
-            exchange.set(Attribute::DbQueryText, statement.text.as_str());
+            exchange.set(Attribute::DbQueryText, statement.text.clone());
         }
         if statement.statements > 1 {
             exchange.set(Attribute::DbOperationBatchSize, u64::from(statement.statements));
@@ -153,11 +154,11 @@ impl Session {
         }
         match asked.prepared.map(|number| (number, self.prepared.get(number))) {
             Some((number, Known::Forgotten)) => {
-                exchange.target = Some(format!("stmt#{number}"));
+                exchange.target = Some(format_smolstr!("stmt#{number}"));
                 exchange.note(Capture::Truncated);
             }
             Some((number, Known::Never)) => {
-                exchange.target = Some(format!("stmt#{number}"));
+                exchange.target = Some(format_smolstr!("stmt#{number}"));
                 if self.lost_commands {
                     exchange.note(Capture::Gap);
                 }
@@ -165,9 +166,9 @@ impl Session {
             _ => {}
         }
         if let Effect::User(login) = &asked.effect {
-            exchange.attributes.remove(&Attribute::UserName);
+            exchange.attributes.remove(Attribute::UserName);
             if let Some(user) = &login.user {
-                exchange.set(Attribute::UserName, user.as_str());
+                exchange.set(Attribute::UserName, user.clone());
             }
         }
         exchange
@@ -179,18 +180,18 @@ fn outcome(exchange: &mut Exchange, answer: &Answer, may_show: bool) {
     sizes(exchange, answer);
     let Some(failure) = &answer.failure else {
         exchange.ok = Some(true);
-        exchange.status = Some("OK".to_owned());
+        exchange.status = Some(SmolStr::new_static("OK"));
         return;
     };
     exchange.ok = Some(false);
-    let code = failure.code.to_string();
+    let code = failure.code.to_smolstr();
     let (text, revealed) = message(failure, may_show);
     if revealed {
         exchange.revealed.insert(Class::ErrorText);
     }
-    exchange.error = Some(text);
-    exchange.set(Attribute::DbResponseStatusCode, code.as_str());
-    exchange.set(Attribute::ErrorType, code.as_str());
+    exchange.error = Some(text.into());
+    exchange.set(Attribute::DbResponseStatusCode, code.clone());
+    exchange.set(Attribute::ErrorType, code.clone());
     exchange.status = Some(code);
 }
 
@@ -249,8 +250,8 @@ mod tests {
             (1146, "Table 'a.b' doesn't exist", "23000: Table '?' doesn't exist"),
             (1366, long.as_str(), "23000: Incorrect value: ?…"),
         ] {
-            let state = Some("23000".to_owned());
-            assert_eq!(message(&Failure { code, state, message: said.to_owned() }, false).0, told);
+            let state = Some("23000".into());
+            assert_eq!(message(&Failure { code, state, message: said.into() }, false).0, told);
         }
     }
 }

@@ -86,7 +86,7 @@ fn bound(sql: &str) -> Vec<Turn> {
 }
 
 fn parameters(exchange: &Exchange) -> &[String] {
-    match exchange.attributes.get(&Attribute::DbParameters) {
+    match exchange.attributes.get(Attribute::DbParameters) {
         Some(AttributeValue::Texts(texts)) => texts,
         _ => &[],
     }

@@ -166,7 +166,7 @@ impl Session {
                 && !std::mem::replace(&mut group.failed, true)
                 && let Some(sync) = group.sync
             {
-                let operation = "SYNC".to_owned();
+                let operation = "SYNC".into();
                 let statement = Arc::new(Statement { operation, ..Statement::default() });
                 work = Work { outcome: work.outcome, ..Work::new(statement, sync, gap) };
             }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use smol_str::{SmolStr, format_smolstr};
+
 use super::group::{Entry, Group, Work};
 use super::{Session, Statement, wire};
 use crate::l7::{Attribute, Context, Exchange, Gap, Part};
@@ -10,14 +12,14 @@ use crate::reveal::Class;
 use crate::sql::error_text;
 
 impl Session {
-    pub(in crate::l7::postgresql) fn exchange(&self, operation: &str) -> Exchange {
-        let mut exchange = Exchange { operation: operation.to_owned(), ..Exchange::default() };
-        exchange.set(Attribute::DbSystemName, "postgresql");
+    pub(in crate::l7::postgresql) fn exchange(&self, operation: impl Into<SmolStr>) -> Exchange {
+        let mut exchange = Exchange { operation: operation.into(), ..Exchange::default() };
+        exchange.set(Attribute::DbSystemName, SmolStr::new_static("postgresql"));
         if let Some(database) = &self.database {
-            exchange.set(Attribute::DbNamespace, database.as_str());
+            exchange.set(Attribute::DbNamespace, database.clone());
         }
         if let Some(user) = &self.user {
-            exchange.set(Attribute::UserName, user.as_str());
+            exchange.set(Attribute::UserName, user.clone());
         }
         if self.late {
             exchange.note(Capture::Midstream);
@@ -28,7 +30,7 @@ impl Session {
     pub(super) fn not_executed(&self, cx: &mut Context<'_>, work: Work) {
         let mut exchange = self.describe(&work);
         exchange.ok = Some(false);
-        exchange.error = Some("not executed: an earlier step failed".to_owned());
+        exchange.error = Some("not executed: an earlier step failed".into());
         cx.emit(exchange);
     }
 
@@ -40,13 +42,13 @@ impl Session {
                 // The end of a transaction that had failed before.
                 let ok = !(work.rolled_back && matches!(exchange.operation.as_str(), "COMMIT" | "END"));
                 exchange.ok = Some(ok);
-                exchange.status = Some(if ok { *status } else { "ROLLBACK" }.to_owned());
+                exchange.status = Some(SmolStr::new_static(if ok { status } else { "ROLLBACK" }));
                 work.sizes(&mut exchange);
             }
             Some(Err(error)) => {
                 exchange.ok = Some(false);
-                let code = error.code.as_deref().unwrap_or("ERROR");
-                exchange.status = Some(code.to_owned());
+                let code = SmolStr::new(error.code.as_deref().unwrap_or("ERROR"));
+                exchange.status = Some(code.clone());
                 let statement = &work.statement;
                 let may_show =
                     self.reveal.has(Class::ErrorText) && statement.statements > 0 && !statement.is_secret;
@@ -54,8 +56,8 @@ impl Session {
                 if revealed {
                     exchange.revealed.insert(Class::ErrorText);
                 }
-                exchange.error = Some(format!("{}: {text}", error.severity));
-                exchange.set(Attribute::DbResponseStatusCode, code);
+                exchange.error = Some(format_smolstr!("{}: {text}", error.severity));
+                exchange.set(Attribute::DbResponseStatusCode, code.clone());
                 exchange.set(Attribute::ErrorType, code);
             }
             None => {}
@@ -65,17 +67,17 @@ impl Session {
 
     fn describe(&self, work: &Work) -> Exchange {
         let statement = &work.statement;
-        let mut exchange = self.exchange(&statement.operation);
+        let mut exchange = self.exchange(statement.operation.clone());
         exchange.request = work.request;
         exchange.note(work.capture);
         if !statement.operation.is_empty() {
-            exchange.set(Attribute::DbOperationName, statement.operation.as_str());
+            exchange.set(Attribute::DbOperationName, statement.operation.clone());
         }
         if !statement.text.is_empty() {
             exchange.target = Some(statement.text.clone());
         }
         if statement.statements > 0 {
-            exchange.set(Attribute::DbQueryText, statement.text.as_str());
+            exchange.set(Attribute::DbQueryText, statement.text.clone());
         }
         if statement.statements > 1 {
             exchange.set(Attribute::DbOperationBatchSize, u64::from(statement.statements));
