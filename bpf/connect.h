@@ -9,7 +9,7 @@
  * for clients, where no server is expected. */
 #define PORT_FIRST 32768
 #define PORT_COUNT (60999 - PORT_FIRST + 1)
-#define PORT_TRIES 32
+#define PORT_TRIES 32 /* and as many that the server may hold, if none is free */
 /* Coprime to PORT_COUNT, so that no port is tried twice. */
 #define PORT_STRIDE 7919
 
@@ -81,6 +81,8 @@ __noinline int connect_claim(struct __sk_buff *skb, __u32 hook)
 	if (!config.redirect || !decision)
 		return -ENOENT;
 	connect_name(decision);
+	if (!decision->even_held && held_for_another(&decision->packet.key, &decision->origin.asked))
+		return -EEXIST;
 	error = flow_open(skb, &decision->packet, hook, &decision->origin);
 	if (error != -EEXIST)
 		return error;
@@ -159,9 +161,10 @@ static __noinline int connect_claim_any(struct __sk_buff *skb, __u32 hook, struc
 
 	/* A foreign connection needs another port from the start. */
 	error = decision->foreign ? -EEXIST : connect_claim(skb, hook);
-	for (__u32 try = 1; try <= PORT_TRIES && error == -EEXIST; try++) {
+	for (__u32 try = 1; try <= 2 * PORT_TRIES && error == -EEXIST; try++) {
 		if (!other_ports)
 			return REFUSED_NO_PORT;
+		decision->even_held = try > PORT_TRIES;
 		there->source_port = PORT_FIRST + (decision->hash + try * PORT_STRIDE) % PORT_COUNT;
 		if (nat_is_icmp(protocol))
 			there->destination_port = there->source_port;
@@ -172,31 +175,37 @@ static __noinline int connect_claim_any(struct __sk_buff *skb, __u32 hook, struc
 	return error ? REFUSED_FLOWS_FULL : DECIDED;
 }
 
-/* What is to become of the connection: DECIDED, NOT_CONCERNED or a refusal. */
+/*
+ * What is to become of the connection: DECIDED, NOT_CONCERNED or a refusal. `foreign`:
+ * if no rule is about it, it needs another name than its own.
+ */
 static __noinline int connect_decide(struct __sk_buff *skb, __u32 hook, struct decision *decision, bool foreign)
 {
 	struct translation *there = &decision->way[WAY_TO_SERVER], *back = &decision->way[WAY_TO_CLIENT];
 	const struct packet *packet = &decision->packet;
 	const __u8 *asked = packet->source & 1 ? packet->key.address[0] : packet->key.address[1];
 	struct interface_place *here;
+	bool ruled = bpf_map_lookup_elem(&redirects, asked);
 	__u32 ifindex = skb->ifindex;
-	int result;
+	int result = NOT_CONCERNED;
 
-	if (foreign) {
-		decide_begin(decision);
-		decision->foreign = 1;
-		there->edge = place_edge(ifindex, hook);
-		back->edge = place_edge(ifindex, hook == HOOK_INGRESS ? HOOK_EGRESS : HOOK_INGRESS);
-		return DECIDED;
-	}
-	if (!bpf_map_lookup_elem(&redirects, asked))
+	if (!ruled && !foreign)
 		return NOT_CONCERNED;
 	here = bpf_map_lookup_elem(&interfaces, &ifindex);
 	if (!here || !place_decides(ifindex, hook, here, asked))
 		return NOT_CONCERNED;
 	decide_begin(decision);
-	result = decide_rule(decision);
-	return result == DECIDED ? place_ways(skb, decision, hook, here) : result;
+	if (ruled)
+		result = decide_rule(decision);
+	if (result == DECIDED)
+		return place_ways(skb, decision, hook, here);
+	if (result != NOT_CONCERNED || !foreign)
+		return result;
+	decide_begin(decision);
+	decision->foreign = 1;
+	there->edge = place_edge(ifindex, hook);
+	back->edge = place_edge(ifindex, hook == HOOK_INGRESS ? HOOK_EGRESS : HOOK_INGRESS);
+	return DECIDED;
 }
 
 /*
@@ -208,8 +217,8 @@ static __always_inline int connect_begin(struct __sk_buff *skb, __u32 hook)
 {
 	struct decision *decision = decision_of_cpu();
 	struct translation *former;
+	bool foreign, held;
 	struct flow *flow;
-	bool foreign;
 	int result;
 
 	if (!config.redirect || !decision)
@@ -223,13 +232,17 @@ static __always_inline int connect_begin(struct __sk_buff *skb, __u32 hook)
 	flow = bpf_map_lookup_elem(&flows, &decision->packet.key);
 	foreign = flow && flow->state < FLOW_CLOSED &&
 		  decide_is_foreign(flow, &decision->packet, flow_point_owner(skb, hook));
-	result = connect_decide(skb, hook, decision, foreign);
+	held = held_for_another(&decision->packet.key, &decision->packet.key);
+	result = connect_decide(skb, hook, decision, foreign || held);
 	if (result == DECIDED) {
 		decision->origin.edge[WAY_TO_SERVER] = decision->way[WAY_TO_SERVER].edge;
 		decision->origin.edge[WAY_TO_CLIENT] = decision->way[WAY_TO_CLIENT].edge;
 		result = connect_claim_any(skb, hook, decision);
 		if (result == DECIDED)
 			result = connect_enter(decision);
+		/* It may as well try its luck with the server. */
+		if (result != DECIDED && decision->foreign && !foreign)
+			result = NOT_CONCERNED;
 		if (result == DECIDED && flow && !foreign)
 			flow->superseded = 1;
 		decision->packet.key = decision->origin.asked;

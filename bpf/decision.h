@@ -31,7 +31,7 @@ struct decision {
 	__u8 fast_path;
 	__u8 forged;  /* the rule names the source */
 	__u8 foreign; /* no rule, but another port is needed */
-	__u8 pad;
+	__u8 even_held; /* a name that the server may hold will do */
 };
 
 struct {
@@ -103,19 +103,6 @@ static __always_inline bool decide_may_begin(const struct flow *flow, const stru
 	       direction->point[0].owner != owner && !direction->point[1].owner;
 }
 
-static __always_inline __u32 decide_hash(const struct flow_key *key)
-{
-	const __u32 *words = (const __u32 *)key;
-	__u64 hash = 0;
-
-#pragma unroll
-	for (int i = 0; i < (int)(sizeof(*key) / sizeof(*words)); i++) {
-		hash = (hash ^ words[i]) * 0x9e3779b97f4a7c15ULL;
-		hash ^= hash >> 29;
-	}
-	return hash >> 32;
-}
-
 /* What the packet says, before anything is decided. */
 static __always_inline void decide_begin(struct decision *decision)
 {
@@ -133,8 +120,8 @@ static __always_inline void decide_begin(struct decision *decision)
 	}
 	__builtin_memset(decision->way, 0, sizeof(decision->way));
 	__builtin_memset(&decision->origin, 0, sizeof(decision->origin));
-	decision->fast_path = decision->forged = decision->foreign = 0;
-	decision->hash = decide_hash(&packet->key);
+	decision->fast_path = decision->forged = decision->foreign = decision->even_held = 0;
+	decision->hash = key_hash(&packet->key);
 	decision->origin.asked_source = source;
 	decision->origin.asked = packet->key;
 	address_copy(there->source, client);

@@ -7,6 +7,7 @@
 #include "maps.h"
 #include "packet.h"
 #include "emit.h"
+#include "held.h"
 #include "payload.h"
 #include "tally.h"
 
@@ -216,6 +217,9 @@ static __always_inline void flow_follow(struct __sk_buff *skb, struct flow *flow
 			/* Short connections live within a tick: their end is worth the exact time. */
 			flow->last_ns = bpf_ktime_get_ns();
 			emit_close(skb, packet, hook, ended, flow);
+			/* The last acknowledgement is that of the end which closed first. */
+			if (config.redirect && ended == FLOW_CLOSED && packet->source != flow->initiator)
+				held_begin(&packet->key, flow);
 		}
 		return;
 	}

@@ -18,6 +18,7 @@
 #include "packet.h"
 #include "emit.h"
 #include "payload.h"
+#include "held.h"
 #include "flow.h"
 #include "redirect.h"
 #include "neighbor.h"

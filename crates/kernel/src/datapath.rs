@@ -163,7 +163,8 @@ impl Datapath {
             let name = map.name().to_string_lossy().into_owned();
             // Constants and totals (`.rodata`, `.bss`) and what the programs care for alone belong to the
             // programs of one load, payload and what is wanted of it to the process that reads it.
-            if name.contains('.') || ["payloads", "captures", "tended"].contains(&name.as_str()) {
+            if name.contains('.') || ["payloads", "captures", "tended", "held_names"].contains(&name.as_str())
+            {
                 continue;
             }
             let path = taken.map(&name);
@@ -388,6 +389,8 @@ fn open(options: &Options, tended_flows: u32) -> libbpf_rs::Result<OpenVethSkel<
     }
     if options.redirects {
         open.maps.translations.set_max_entries(options.max_flows.saturating_mul(2))?;
+    } else {
+        open.maps.held_names.set_max_entries(1)?;
     }
     open.maps
         .payloads

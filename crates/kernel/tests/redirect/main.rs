@@ -6,6 +6,7 @@
 
 mod decisions;
 mod errors;
+mod held;
 mod lab;
 mod neighbors;
 mod property;
