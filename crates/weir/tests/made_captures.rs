@@ -4,6 +4,7 @@
 //! beside it, which wrote down what it did.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is a failed test")]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
@@ -27,11 +28,18 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
+/// All that are in it, of which nothing is lost and no secret shown.
+#[track_caller]
 fn requests(capture: &Path) -> Vec<Value> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
     let output = command.args(["read", "-o", "jsonl"]).arg(capture).output().unwrap();
     assert!(output.status.success(), "{capture:?}: {}", String::from_utf8_lossy(&output.stderr));
-    let records = lines(&String::from_utf8(output.stdout).unwrap());
+    let text = String::from_utf8(output.stdout).unwrap();
+    // What the scripts have for a password, and for other things that are nobody's business.
+    assert!(!text.contains("sesame") && !text.contains("a secret"), "{capture:?}: {text}");
+    let mut records = lines(&text);
+    let summary = records.pop().unwrap();
+    assert_eq!(summary["lost"], serde_json::json!({}), "{capture:?}");
     records.into_iter().filter(|record| record["kind"] == "request").collect()
 }
 
@@ -91,4 +99,75 @@ fn grpc_is_what_its_client_says() {
         .collect();
     assert_eq!(read, said);
     assert!(requests.iter().all(|record| record["protocol"] == "grpc"));
+}
+
+/// Of each connection in a capture that `testdata/capture.py` made: as many requests as its
+/// client's log has, in that order, and in each everything that the client says of it.
+#[track_caller]
+fn assert_as_told(protocol: &str, names: &[&str]) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata").join(protocol);
+    let by_port = |records: Vec<Value>, port: fn(&Value) -> &Value| {
+        records.into_iter().fold(BTreeMap::<_, Vec<Value>>::new(), |mut connections, record| {
+            connections.entry(port(&record).as_u64()).or_default().push(record);
+            connections
+        })
+    };
+    for name in names {
+        let log = std::fs::read_to_string(folder.join(format!("{name}.jsonl"))).unwrap();
+        let told = by_port(lines(&log), |entry| &entry["port"]);
+        let found =
+            by_port(requests(&folder.join(format!("{name}.pcap.gz"))), |record| &record["client"]["port"]);
+        assert_eq!(found.keys().collect::<Vec<_>>(), told.keys().collect::<Vec<_>>(), "{name}: connections");
+        for (told, mut found) in told.values().zip(found.into_values()) {
+            found.sort_by(|one, other| text(&one["time"]).cmp(&text(&other["time"])));
+            for (entry, record) in told.iter().zip(&found) {
+                let usual = [("protocol", protocol), ("matched", "yes"), ("capture", "complete")].into_iter();
+                for (field, usual) in usual.filter(|(field, _)| entry.get(field).is_none()) {
+                    assert_eq!(record[field], usual, "{name}: {field} of {entry} in {record}");
+                }
+                assert_holds(record, entry, name);
+            }
+            assert_eq!(found.len(), told.len(), "{name}: {:?}, {:?}", told.last(), found.last());
+        }
+    }
+}
+
+/// What is null must be absent.
+#[track_caller]
+fn assert_holds(record: &Value, entry: &Value, name: &str) {
+    for (field, expected) in entry.as_object().unwrap() {
+        if field == "attributes" {
+            for (attribute, expected) in expected.as_object().unwrap() {
+                let found = &record["attributes"][attribute];
+                assert_eq!(found, expected, "{name}: {attribute} of {entry} in {record}");
+            }
+        } else if field != "port" {
+            assert_eq!(&record[field], expected, "{name}: {field} of {entry} in {record}");
+        }
+    }
+}
+
+#[test]
+fn http_is_what_its_client_says() {
+    assert_as_told("http", &["nginx", "python", "websocket"]);
+}
+
+#[test]
+fn redis_is_what_its_client_says() {
+    assert_as_told("redis", &["resp2", "resp3"]);
+}
+
+#[test]
+fn postgresql_is_what_its_client_says() {
+    assert_as_told("postgresql", &["simple", "extended", "copies"]);
+}
+
+#[test]
+fn dns_is_what_its_client_says() {
+    assert_as_told("dns", &["udp", "tcp"]);
+}
+
+#[test]
+fn tls_is_what_its_client_says() {
+    assert_as_told("tls", &["handshakes"]);
 }
