@@ -3,16 +3,25 @@
 //! Heads are read, bodies are counted. What a body's length is depends on the
 //! request that it answers (HEAD, CONNECT), so answers are read with the
 //! request at hand that they belong to, where that is known.
+//!
+//! - `guess`: whether bytes begin with a head;
+//! - `head`: from the bytes of a head to what it says, redacted;
+//! - `message`: from what heads say to an exchange;
+//! - `heads`: which message a head begins, and what its body will be;
+//! - `chunks`: bodies in chunks;
+//! - here: what a connection remembers, and the way through a message.
 
 mod chunks;
+mod guess;
 mod head;
+mod heads;
 mod message;
 #[cfg(test)]
 mod tests;
 
 use super::{
     Attribute, Context, Direction, End, Exchange, Fifo, Gap, Guess, Heads, Parser, Part, Protocol, Resync,
-    Skipped, Start, Step, Times, Transport, http2, websocket,
+    Skipped, Start, Step, Times, Transport,
 };
 use crate::record::Capture;
 use crate::reveal::Reveal;
@@ -35,9 +44,8 @@ pub(super) static PROTOCOL: Protocol = Protocol {
 };
 
 fn probe(heads: &Heads<'_>) -> Guess {
-    let asked = if heads.to_server.is_empty() { None } else { Some(head::guess_request(heads.to_server)) };
-    let answered =
-        if heads.to_client.is_empty() { None } else { Some(head::guess_response(heads.to_client)) };
+    let asked = if heads.to_server.is_empty() { None } else { Some(guess::request(heads.to_server)) };
+    let answered = if heads.to_client.is_empty() { None } else { Some(guess::response(heads.to_client)) };
     match (asked, answered) {
         (Some(Guess::Sure), _) | (_, Some(Guess::Sure)) => Guess::Sure,
         (Some(Guess::No), _) | (_, Some(Guess::No)) => Guess::No,
@@ -77,14 +85,6 @@ enum Asking {
     Queued,
     /// One that is not in the queue: refused by it, or answered already.
     Loose(Box<Exchange>),
-}
-
-/// What comes after an answer's head.
-enum After {
-    /// Its body, or the next message.
-    Http,
-    /// Another protocol, if it is known which.
-    Other(Option<&'static Protocol>),
 }
 
 /// What comes next in a direction.
@@ -197,136 +197,6 @@ impl Http {
         }
     }
 
-    /// A request begins: how its body is framed, and whether it waits for the
-    /// server's consent. `None` if this is no head.
-    fn ask(&mut self, bytes: &[u8], times: Times) -> Option<(Framing, bool)> {
-        let (line, head) = head::request(bytes, self.reveal)?;
-        let mut exchange = asked(&line, &head);
-        exchange.request = Some(Part::new(times, bytes.len() as u64));
-        self.asking = match self.fifo.ask(exchange) {
-            Ok(()) => {
-                self.wants_switch = line.method == "CONNECT" || head.upgrade.is_some();
-                Asking::Queued
-            }
-            Err(mut refused) => {
-                refused.note(self.doubt);
-                Asking::Loose(Box::new(refused))
-            }
-        };
-        Some((head.framing, head.expects_continue))
-    }
-
-    fn request_head(&mut self, cx: &mut Context<'_>, bytes: &[u8], times: Times) -> bool {
-        let Some((framing, waits)) = self.ask(bytes, times) else { return false };
-        match framing {
-            // Until the connection closes, a request's body cannot last.
-            Framing::None | Framing::UntilClose | Framing::Length(0) => {
-                self.message_ends(cx, Direction::ToServer);
-            }
-            body => {
-                let reading = if waits { Reading::Consent(body) } else { body.reading() };
-                self.reading[Direction::ToServer.index()] = reading;
-            }
-        }
-        true
-    }
-
-    /// What comes after this head; `None` if it is no head.
-    fn response_head(
-        &mut self,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-        after: &[u8],
-        times: Times,
-    ) -> Option<After> {
-        let (line, head) = head::response(bytes)?;
-        let status = line.status;
-        let length = bytes.len() as u64;
-        if (100..200).contains(&status) && status != 101 {
-            // Not the answer yet; its bytes count with those of the answer.
-            self.interim_bytes += length;
-            return Some(After::Http);
-        }
-        if status == 101 && head.upgrade.as_deref() == Some("h2c") {
-            // The answer comes on the first stream.
-            let mut request = self.fifo.answer().unwrap_or_default();
-            if request.request.is_none() {
-                request.note(self.doubt);
-            } else if self.fifo.is_empty() && matches!(self.asking, Asking::Queued) {
-                self.asking = Asking::Nothing;
-            }
-            self.successor = Some(http2::upgraded(request, self.interim_bytes + length, self.reveal));
-            return Some(After::Other(Some(&http2::PROTOCOL)));
-        }
-        let request = self.fifo.front_mut();
-        let known = request.is_some();
-        let method = request.map(|exchange| exchange.operation.clone()).unwrap_or_default();
-        let tunnel = status == 101 || method == "CONNECT" && (200..300).contains(&status);
-        // Of whom it is not known what was asked, the next bytes tell whether it was HEAD.
-        let bare = method == "HEAD" || !known && head::guess_response(after) == Guess::Sure;
-        let body = match head.framing {
-            _ if tunnel || bare || status == 204 || status == 304 => Framing::None,
-            Framing::None => Framing::UntilClose,
-            framing => framing,
-        };
-        self.answering = Some(Answering {
-            line,
-            part: Part::new(times, length + std::mem::take(&mut self.interim_bytes)),
-            body_bytes: 0,
-            capture: Capture::Complete,
-            anomalies: head.anomalies,
-        });
-        match body {
-            Framing::None | Framing::Length(0) => self.message_ends(cx, Direction::ToClient),
-            body => self.reading[Direction::ToClient.index()] = body.reading(),
-        }
-        Some(match (tunnel, head.upgrade.as_deref()) {
-            (false, _) => After::Http,
-            (true, Some("websocket")) if status == 101 => After::Other(Some(&websocket::PROTOCOL)),
-            (true, _) => After::Other(None),
-        })
-    }
-
-    fn head(&mut self, cx: &mut Context<'_>, direction: Direction, bytes: &[u8], times: Times) -> Step {
-        if direction == Direction::ToServer {
-            self.client_waits = self.wants_switch && !self.fifo.is_empty();
-            if self.client_waits {
-                return Step::WaitPeer;
-            }
-        }
-        if direction == Direction::ToClient && self.client_waits && !self.wants_switch {
-            // What comes now may answer what the client said while it waited.
-            return Step::WaitPeer;
-        }
-        let scanned = &mut self.scanned[direction.index()];
-        let blank = head::blank_bytes(bytes);
-        if blank > 0 {
-            return Step::Consumed(blank);
-        }
-        let guess = match direction {
-            _ if *scanned > 0 => Guess::Sure,
-            Direction::ToServer => head::guess_request(bytes),
-            Direction::ToClient => head::guess_response(bytes),
-        };
-        if guess == Guess::No {
-            return Step::Desync;
-        }
-        let Some(end) = head::end_of_head(bytes, scanned) else {
-            return Step::NeedMore(bytes.len() + 1);
-        };
-        *scanned = 0;
-        let (whole, after) = bytes.split_at(end.min(bytes.len()));
-        match direction {
-            Direction::ToServer if self.request_head(cx, whole, times) => Step::Consumed(end),
-            Direction::ToServer => Step::Desync,
-            Direction::ToClient => match self.response_head(cx, whole, after, times) {
-                Some(After::Http) => Step::Consumed(end),
-                Some(After::Other(protocol)) => Step::Switch(end, protocol),
-                None => Step::Desync,
-            },
-        }
-    }
-
     /// Everything that waits will not be paired.
     fn unpair(&mut self, cx: &mut Context<'_>, unpaired: Vec<Exchange>, capture: Capture) {
         // One that is being asked yet is told when it is whole.
@@ -343,24 +213,13 @@ impl Http {
     }
 }
 
-impl Framing {
-    fn reading(self) -> Reading {
-        match self {
-            Self::None => Reading::Head,
-            Self::Length(length) => Reading::Body(length),
-            Self::Chunked => Reading::ChunkSize,
-            Self::UntilClose => Reading::BodyUntilClose,
-        }
-    }
-}
-
 impl Parser for Http {
     fn data(&mut self, cx: &mut Context<'_>, direction: Direction, bytes: &[u8], times: Times) -> Step {
         match self.reading[direction.index()] {
             Reading::Head => self.head(cx, direction, bytes, times),
             Reading::Consent(framing) => {
                 let answered = self.asked_mut().is_some_and(|exchange| exchange.response.is_some());
-                match head::guess_request(bytes) {
+                match guess::request(bytes) {
                     Guess::Sure if answered => self.message_ends(cx, direction),
                     Guess::More if answered => return Step::NeedMore(bytes.len() + 1),
                     _ => self.reading[direction.index()] = framing.reading(),
@@ -430,8 +289,10 @@ impl Parser for Http {
         let kept = if reading == Reading::Head { kept } else { &[] };
         match direction {
             Direction::ToServer => {
-                if head::guess_request(kept) == Guess::Sure {
-                    self.ask(kept, times);
+                if guess::request(kept) == Guess::Sure
+                    && let Some((line, head)) = head::request(kept, self.reveal)
+                {
+                    self.ask(line, head, Part::new(times, kept.len() as u64));
                 }
                 let inside = !matches!(self.asking, Asking::Nothing);
                 self.note(direction, capture);
@@ -458,15 +319,15 @@ impl Parser for Http {
 
     fn resync(&mut self, direction: Direction, bytes: &[u8]) -> Resync {
         let guess = match direction {
-            Direction::ToServer => head::guess_request,
-            Direction::ToClient => head::guess_response,
+            Direction::ToServer => guess::request,
+            Direction::ToClient => guess::response,
         };
         // A request begins a line, or at once with a method that is no piece of
         // another word; an answer may follow its predecessor's body at once.
         let begins = |at: usize| match direction {
             Direction::ToServer => match at.checked_sub(1) {
                 Some(before) => bytes.get(before) == Some(&b'\n'),
-                None => head::begins_with_method(bytes),
+                None => guess::begins_with_method(bytes),
             },
             Direction::ToClient => bytes.get(at) == Some(&b'H'),
         };

@@ -1,15 +1,28 @@
 //! Takes secrets out of texts before they become part of an exchange.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use crate::reveal::{self, Class, Reveal};
 
 /// What stands in a secret's place, as OpenTelemetry recommends.
 pub(super) const REDACTED: &str = "REDACTED";
 
-/// Names of parameters that hold secrets contain one of these.
-const SECRET_NAMES: [&str; 14] = [
-    "pass", "pwd", "token", "secret", "key", "auth", "session", "sessid", "code", "jwt", "sig", "cred",
-    "otp", "cookie",
-];
+/// Names of parameters that hold secrets contain one of these: those that begin
+/// with this letter.
+fn secret_names(first: u8) -> &'static [&'static str] {
+    match first {
+        b'a' => &["auth"],
+        b'c' => &["code", "cred", "cookie"],
+        b'j' => &["jwt"],
+        b'k' => &["key"],
+        b'o' => &["otp"],
+        b'p' => &["pass", "pwd"],
+        b's' => &["secret", "session", "sessid", "sig"],
+        b't' => &["token"],
+        _ => &[],
+    }
+}
 
 /// Whether a parameter of this name holds what no class of [`Reveal`] lets through.
 fn names_password(name: &str) -> bool {
@@ -19,13 +32,23 @@ fn names_password(name: &str) -> bool {
 /// Whether a parameter or header of this name is likely to hold a secret.
 /// Percent escapes in it are read first, so that they hide nothing.
 pub(super) fn is_secret_name(name: &str) -> bool {
-    let plain = unescape(name).to_ascii_lowercase();
-    SECRET_NAMES.iter().any(|part| plain.contains(part))
+    let plain = unescape(name);
+    let mut rest = plain.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let begins = |word: &&str| {
+            rest.get(..word.len()).is_some_and(|beginning| beginning.eq_ignore_ascii_case(word.as_bytes()))
+        };
+        if secret_names(first.to_ascii_lowercase()).iter().any(begins) {
+            return true;
+        }
+        rest = tail;
+    }
+    false
 }
 
 /// A URL, or the part of it that requests name: redacted, except for what may
 /// be shown; and whether any of that was in it.
-pub(super) fn url_but(url: &str, reveal: Reveal) -> (String, bool) {
+pub(super) fn url_but(url: &str, reveal: Reveal) -> (Cow<'_, str>, bool) {
     let redacted = self::url(url);
     if !reveal.has(Class::QueryStrings) {
         return (redacted, false);
@@ -37,57 +60,84 @@ pub(super) fn url_but(url: &str, reveal: Reveal) -> (String, bool) {
 
 /// A URL, or the part of it that requests name: without user and password, and
 /// without the values of parameters that are likely to be secrets.
-pub(super) fn url(url: &str) -> String {
+pub(super) fn url(url: &str) -> Cow<'_, str> {
     url_by(url, is_secret_name)
 }
 
-fn url_by(url: &str, hides: fn(&str) -> bool) -> String {
-    let (scheme, rest) = match url.find("://") {
-        // In a path or a query it separates no scheme.
-        Some(at) if !url.get(..at).unwrap_or_default().contains(['/', '?', '#']) => url.split_at(at + 3),
-        _ => ("", url),
-    };
-    let mut redacted = String::with_capacity(url.len());
-    redacted.push_str(scheme);
-    let mut rest = rest;
-    if !scheme.is_empty() {
-        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        let (authority, path) = rest.split_at(end);
-        redacted.push_str(&self::authority(authority));
-        rest = path;
+fn url_by(url: &str, hides: fn(&str) -> bool) -> Cow<'_, str> {
+    // What hides nothing, as most do, is not copied.
+    let mut redacted = Redacted { given: url, text: String::new(), copied: 0 };
+    let mut from = 0;
+    if let Some(scheme) = scheme_bytes(url) {
+        let rest = url.get(scheme..).unwrap_or_default();
+        from = scheme + rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let authority = url.get(scheme..from).unwrap_or_default();
+        if let Some(user_bytes) = authority.rfind('@') {
+            redacted.replace(scheme..scheme + user_bytes, &[REDACTED, ":", REDACTED]);
+        }
     }
     // Parameters stand between these, in paths too (`;jsessionid=...`).
-    let mut from = 0;
-    for (at, separator) in rest.match_indices(['?', '&', ';', '#']) {
-        push_parameter(&mut redacted, rest.get(from..at).unwrap_or_default(), hides);
-        redacted.push_str(separator);
-        from = at + separator.len();
+    while from < url.len() {
+        let rest = url.get(from..).unwrap_or_default();
+        let length = rest.bytes().position(|byte| matches!(byte, b'?' | b'&' | b';' | b'#'));
+        let end = from + length.unwrap_or(rest.len());
+        if let Some((name, value)) = url.get(from..end).and_then(|parameter| parameter.split_once('='))
+            && !value.is_empty()
+            && hides(name)
+        {
+            redacted.replace(from + name.len() + 1..end, &[REDACTED]);
+        }
+        from = end + 1;
     }
-    push_parameter(&mut redacted, rest.get(from..).unwrap_or_default(), hides);
-    redacted
+    redacted.into_text()
+}
+
+/// The length of `http://`, if the URL begins with something like that.
+fn scheme_bytes(url: &str) -> Option<usize> {
+    // In a path or a query it separates no scheme.
+    let path = url.bytes().position(|byte| matches!(byte, b'/' | b'?' | b'#'))?;
+    let (before, rest) = url.split_at_checked(path)?;
+    (before.ends_with(':') && rest.starts_with("//")).then_some(path + 2)
+}
+
+/// A text in which parts are replaced.
+struct Redacted<'a> {
+    given: &'a str,
+    text: String,
+    /// How much of what was given is in the text, as it is or replaced.
+    copied: usize,
+}
+
+impl<'a> Redacted<'a> {
+    /// Ranges do not overlap, and come in order.
+    fn replace(&mut self, range: Range<usize>, by: &[&str]) {
+        self.text.push_str(self.given.get(self.copied..range.start).unwrap_or_default());
+        by.iter().for_each(|part| self.text.push_str(part));
+        self.copied = range.end;
+    }
+
+    fn into_text(mut self) -> Cow<'a, str> {
+        if self.text.is_empty() {
+            return Cow::Borrowed(self.given);
+        }
+        self.text.push_str(self.given.get(self.copied..).unwrap_or_default());
+        Cow::Owned(self.text)
+    }
 }
 
 /// `host:port` without user and password.
-pub(super) fn authority(authority: &str) -> String {
+pub(super) fn authority(authority: &str) -> Cow<'_, str> {
     match authority.rsplit_once('@') {
-        Some((_, host)) => format!("{REDACTED}:{REDACTED}@{host}"),
-        None => authority.to_owned(),
-    }
-}
-
-fn push_parameter(redacted: &mut String, parameter: &str, hides: fn(&str) -> bool) {
-    match parameter.split_once('=') {
-        Some((name, value)) if !value.is_empty() && hides(name) => {
-            redacted.push_str(name);
-            redacted.push('=');
-            redacted.push_str(REDACTED);
-        }
-        _ => redacted.push_str(parameter),
+        Some((_, host)) => Cow::Owned(format!("{REDACTED}:{REDACTED}@{host}")),
+        None => Cow::Borrowed(authority),
     }
 }
 
 /// Without percent escapes.
-pub(super) fn unescape(name: &str) -> String {
+pub(super) fn unescape(name: &str) -> Cow<'_, str> {
+    if !name.contains('%') {
+        return Cow::Borrowed(name);
+    }
     let mut bytes = Vec::with_capacity(name.len());
     let mut rest = name.as_bytes();
     while let [first, tail @ ..] = rest {
@@ -103,7 +153,7 @@ pub(super) fn unescape(name: &str) -> String {
             }
         }
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]
@@ -145,7 +195,7 @@ mod tests {
             ("/a?client_secret=hunter2", "/a?client_secret=REDACTED", false),
             ("http://bob:hunter2@example.com/a", "http://REDACTED:REDACTED@example.com/a", false),
         ] {
-            assert_eq!(url_but(given, all), (expected.to_owned(), revealed), "{given}");
+            assert_eq!(url_but(given, all), (expected.into(), revealed), "{given}");
             assert_eq!(url_but(given, Reveal::NOTHING), (url(given), false), "{given}");
         }
     }

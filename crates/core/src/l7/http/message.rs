@@ -1,11 +1,12 @@
 //! What becomes of heads: the facts of an exchange.
 
-use smol_str::ToSmolStr;
+use smol_str::SmolStr;
 
-use super::head::{self, Head, RequestLine, StatusLine};
+use super::head::{Head, RequestLine, StatusLine};
 use crate::l7::{Attribute, Exchange, Part};
 use crate::record::Capture;
 use crate::reveal::Class;
+use crate::text;
 
 /// An answer, while it is read.
 pub(in crate::l7) struct Answering {
@@ -21,11 +22,12 @@ impl Answering {
     pub(in crate::l7) fn add_to(self, exchange: &mut Exchange) {
         let Self { line, part, body_bytes, capture, anomalies } = self;
         let ok = line.status < 400;
+        let status = text::number(line.status.into());
         exchange.response = Some(part);
-        exchange.status = Some(line.status.to_smolstr());
+        exchange.status = Some(status.clone());
         exchange.ok = Some(ok);
         if !ok {
-            exchange.set(Attribute::ErrorType, line.status.to_smolstr());
+            exchange.set(Attribute::ErrorType, status);
             exchange.error = Some(line.reason).filter(|reason| !reason.is_empty());
         }
         exchange.note(capture);
@@ -39,35 +41,20 @@ impl Answering {
 }
 
 /// What a request's head says.
-pub(in crate::l7) fn asked(line: &RequestLine, head: &Head) -> Exchange {
-    let mut exchange = Exchange {
-        operation: line.method.clone(),
-        target: Some(line.target.clone()).filter(|target| !target.is_empty()),
-        ..Exchange::default()
-    };
-    if line.revealed {
-        exchange.revealed.insert(Class::QueryStrings);
-    }
-    if line.method.is_empty() {
+pub(in crate::l7) fn asked(line: RequestLine, head: Head) -> Exchange {
+    let RequestLine { method, is_usual, target, revealed, version } = line;
+    // In the order of their names, in which they are kept.
+    let mut exchange = Exchange::default();
+    if method.is_empty() {
         // HTTP/2, and it is not known.
-    } else if head::METHODS.contains(&line.method.as_str()) {
-        exchange.set(Attribute::HttpRequestMethod, line.method.clone());
+    } else if is_usual {
+        exchange.set(Attribute::HttpRequestMethod, method.clone());
     } else {
-        exchange.set(Attribute::HttpRequestMethod, "_OTHER");
-        exchange.set(Attribute::HttpRequestMethodOriginal, line.method.clone());
+        exchange.set(Attribute::HttpRequestMethod, SmolStr::new_static("_OTHER"));
+        exchange.set(Attribute::HttpRequestMethodOriginal, method.clone());
     }
-    if let Some(version) = &line.version {
-        exchange.set(Attribute::NetworkProtocolVersion, version.clone());
-    }
-    let (path, query) = match line.target.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (line.target.as_str(), None),
-    };
-    if path.starts_with('/') {
-        exchange.set(Attribute::UrlPath, path);
-    }
-    if let Some(query) = query {
-        exchange.set(Attribute::UrlQuery, query);
+    if let Some(version) = version {
+        exchange.set(Attribute::NetworkProtocolVersion, version);
     }
     if let Some(host) = &head.host {
         let (name, port) = match host.rsplit_once(':') {
@@ -81,9 +68,24 @@ pub(in crate::l7) fn asked(line: &RequestLine, head: &Head) -> Exchange {
             exchange.set(Attribute::ServerPort, port);
         }
     }
-    if let Some(agent) = &head.user_agent {
-        exchange.set(Attribute::UserAgentOriginal, agent.clone());
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (SmolStr::new(path), Some(query)),
+        None => (target.clone(), None),
+    };
+    if path.starts_with('/') {
+        exchange.set(Attribute::UrlPath, path);
+    }
+    if let Some(query) = query {
+        exchange.set(Attribute::UrlQuery, query);
+    }
+    if let Some(agent) = head.user_agent {
+        exchange.set(Attribute::UserAgentOriginal, agent);
     }
     head.anomalies.iter().for_each(|what| exchange.anomaly(what));
+    if revealed {
+        exchange.revealed.insert(Class::QueryStrings);
+    }
+    exchange.operation = method;
+    exchange.target = Some(target).filter(|target| !target.is_empty());
     exchange
 }

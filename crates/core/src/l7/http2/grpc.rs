@@ -115,8 +115,9 @@ pub(super) fn status_name(status: u32) -> String {
 /// without what it quotes and what looks like a secret; and whether it is shown.
 pub(super) fn error(message: &str, may_show: bool) -> (String, bool) {
     let plain = redact::unescape(message);
-    let redacted = redact::url(&sql::mask_quoted(&plain));
+    let masked = sql::mask_quoted(&plain);
+    let redacted = redact::url(&masked);
     let shown = reveal::shown(&plain).filter(|shown| may_show && *shown != redacted);
     let is_shown = shown.is_some();
-    (cut(&shown.unwrap_or(redacted), ERROR_BYTES_MAX).to_owned(), is_shown)
+    (cut(shown.as_deref().unwrap_or(&redacted), ERROR_BYTES_MAX).to_owned(), is_shown)
 }
