@@ -14,10 +14,12 @@ mod observer;
 mod packet_cost;
 mod parsers;
 mod process;
+mod reading;
 mod redirect;
 mod report;
 mod statistics;
 mod tables;
+mod told;
 mod turns;
 mod workload;
 
@@ -40,7 +42,8 @@ struct Cli {
     /// Measure these sections only.
     #[arg(long, value_enum, value_name = "SECTION")]
     only: Vec<Section>,
-    /// Rounds of the sections end-to-end, redirect and audit [default: 5; redirect 3].
+    /// Rounds of the sections end-to-end, reading, redirect and audit [default: 5; reading and
+    /// redirect 3].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: Option<u16>,
     /// Seconds of each load in each round.
@@ -62,6 +65,8 @@ enum Section {
     Packet,
     /// Parsers alone: from segments to exchanges.
     Parsers,
+    /// Captures read from files, beside tshark.
+    Reading,
     /// Throughput and rates between two containers.
     EndToEnd,
     /// Redirects, beside nftables and iptables.
@@ -92,6 +97,9 @@ struct Plan {
     attach_rounds: usize,
     parser_samples: usize,
     parser_sample: Duration,
+    reading_rounds: usize,
+    /// Requests, or pipelines of them, in a capture, at most.
+    reading_turns: u32,
 }
 
 impl Plan {
@@ -114,6 +122,8 @@ impl Plan {
             attach_rounds: 3,
             parser_samples: 7,
             parser_sample: Duration::from_millis(200),
+            reading_rounds: rounds(3),
+            reading_turns: 20_000,
         };
         Ok(if cli.quick {
             Self {
@@ -128,6 +138,8 @@ impl Plan {
                 attach_rounds: 1,
                 parser_samples: 1,
                 parser_sample: Duration::from_millis(50),
+                reading_rounds: 1,
+                reading_turns: 1_000,
                 ..full
             }
         } else {
@@ -145,9 +157,10 @@ fn main() -> Result<()> {
     let machine = Machine::here();
     say(&machine.text())?;
     type Measure = fn(&Plan) -> Result<Vec<Table>>;
-    let sections: [(Section, Measure); 8] = [
+    let sections: [(Section, Measure); 9] = [
         (Section::Packet, packet_cost::measure),
         (Section::Parsers, parsers::measure),
+        (Section::Reading, reading::measure),
         (Section::EndToEnd, end_to_end::measure),
         (Section::Redirect, redirect::measure),
         (Section::Audit, audit::measure),

@@ -1,17 +1,16 @@
 //! Who tells of requests while they are made.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use anyhow::{Result, bail};
 use weir_testkit::{Daemon, Stream, Topology};
 
 use crate::Plan;
 use crate::observer::wait_until_attached;
 use crate::process::{cpu_of_ended_children, cpu_time, resident, with_children};
+use crate::told;
 use crate::workload::Folder;
 
 /// How long one may take to start, and to end when the load has ended: tshark
@@ -126,49 +125,16 @@ impl Watch {
         let mut dropped = messages.iter().find_map(|line| dropped(line)).unwrap_or(0);
         let told = match self.watcher {
             Watcher::Weir => {
-                let (requests, lost) = count_records(&self.output)?;
+                let (requests, lost) = told::by_weir(&self.output)?;
                 dropped += lost;
                 Some(requests)
             }
-            Watcher::Tshark => Some(count_values(&self.output)?),
+            Watcher::Tshark => Some(told::by_tshark(&self.output)?),
             Watcher::Nobody | Watcher::NobodyAgain | Watcher::Tcpdump => None,
         };
         std::fs::remove_file(&self.output)?;
         Ok(Usage { served, told, lost: dropped, cpu_s: cpu.as_secs_f64(), peak_kib })
     }
-}
-
-/// Records of requests that weir wrote, and the sum of what its summary calls lost.
-fn count_records(path: &Path) -> Result<(u64, u64)> {
-    let mut file = BufReader::with_capacity(1 << 20, File::open(path)?);
-    let mut line = Vec::new();
-    let (mut requests, mut lost) = (0, None);
-    while file.read_until(b'\n', &mut line).context("cannot read what weir wrote")? > 0 {
-        if line.starts_with(br#"{"kind":"request""#) {
-            requests += 1;
-        } else if line.starts_with(br#"{"kind":"summary""#) {
-            let summary: Value = serde_json::from_slice(&line)?;
-            let reasons = summary["lost"].as_object().context("the summary has no losses")?;
-            // Bodies that were left out under load are counted in bytes.
-            let counts = reasons.iter().filter(|(reason, _)| !reason.ends_with("_bytes"));
-            lost = Some(counts.filter_map(|(_, count)| count.as_u64()).sum());
-        }
-        line.clear();
-    }
-    Ok((requests, lost.context("weir wrote no summary")?))
-}
-
-/// Values that tshark printed: a line for each packet, with commas in it where
-/// several requests were in one packet.
-fn count_values(path: &Path) -> Result<u64> {
-    let mut file = BufReader::with_capacity(1 << 20, File::open(path)?);
-    let mut line = Vec::new();
-    let mut values = 0;
-    while file.read_until(b'\n', &mut line).context("cannot read what tshark wrote")? > 0 {
-        values += 1 + line.iter().filter(|byte| **byte == b',').count() as u64;
-        line.clear();
-    }
-    Ok(values)
 }
 
 /// `1224 packets dropped by kernel` (tcpdump), `3 packets dropped from veth-server` (tshark).
