@@ -10,6 +10,10 @@
  *
  * A change here needs: ABI_VERSION, docs/architecture.md, and testdata/abi.txt,
  * which crates/kernel/tests/abi.rs holds it against.
+ *
+ * What is pinned is carried over to another version member by member, by their names
+ * (crates/kernel/src/carry.rs): a member that says something else gets another name, and
+ * 0 must be right in a new one.
  */
 #ifndef WEIR_ABI_H
 #define WEIR_ABI_H

@@ -226,17 +226,17 @@ impl Attacher {
 
     /// The programs of `datapath`. If its maps are pinned, what this attaches stays when the process ends, and
     /// programs that a former owner of the state has attached are replaced by these before this returns: each
-    /// between two packets, so that none passes without a program.
+    /// between two packets, so that none passes without a program. State of another version is carried over by this.
     ///
     /// # Errors
-    /// As [`Attacher::new`]; state of another network namespace than the calling thread's.
-    pub fn of(method: Method, datapath: &Datapath) -> Result<Self, PinError> {
-        let Some(owned) = datapath.owned() else {
-            return Ok(Self::new(method, |name| datapath.program(name))?);
-        };
+    /// As [`Attacher::new`]; state of another network namespace than the calling thread's, or that cannot be carried
+    /// over.
+    pub fn of(method: Method, datapath: &mut Datapath) -> Result<Self, PinError> {
         let programs = Programs::duplicate(|name| datapath.program(name))?;
-        let pinned = Pinned::take_over(method, owned.links()?, &programs)?;
-        Ok(Attacher { programs, chain: Chain::Pinned(Arc::new(pinned)) })
+        match datapath.change_over(|links| Ok(Pinned::take_over(method, links, &programs)?))? {
+            Some(pinned) => Ok(Attacher { programs, chain: Chain::Pinned(Arc::new(pinned)) }),
+            None => Ok(Self::new(method, |name| datapath.program(name))?),
+        }
     }
 
     /// The method in use.

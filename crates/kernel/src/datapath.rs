@@ -1,26 +1,32 @@
 //! The programs and maps of `bpf/veth.bpf.c`, loaded.
 
+mod load;
+
 use std::fmt;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
-use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{MapCore, MapHandle, OpenMapMut, PrintLevel};
+use libbpf_rs::skel::{OpenSkel, Skel};
+use libbpf_rs::{MapCore, MapHandle};
 use weir_core::event::{Event, Hook};
 use weir_core::loss::EventLosses;
 
+use load::{load_pinned, open, with_log};
+
+use crate::abi::VERSION;
+use crate::carry::Carry;
 use crate::flows::FlowTable;
 use crate::payloads::{Captures, PayloadConsumer, PayloadListener};
-use crate::pins::{Owned, PinDirectory, PinError, Taken};
-use crate::reader::{self, EventBatch, Naps, Reader, ReaderError, SleepFlag};
+use crate::pins::{Former, LinkFolders, Owned, PinDirectory, PinError};
+use crate::reader::{EventBatch, Naps, Reader, ReaderError, SleepFlag};
 use crate::redirects::{RedirectMaps, Redirects};
 use crate::skeleton::abi::types::event_kind;
-use crate::skeleton::veth::{OpenVethSkel, VethSkel, VethSkelBuilder};
+use crate::skeleton::veth::VethSkel;
 use crate::texts::{RuleTexts, TextsError};
+
+pub use load::LoadError;
 
 /// What is decided before the programs are loaded.
 #[derive(Debug, Clone, Default)]
@@ -46,29 +52,6 @@ pub struct AuditOptions {
     /// Of what one end says before the other one speaks, copy no more than this.
     /// `None`: all.
     pub turn_bytes_max: Option<u32>,
-}
-
-/// The ring of payload where nobody wants any: the least that the kernel takes on
-/// every architecture.
-const NO_PAYLOAD_RING_BYTES: u32 = 64 << 10;
-
-/// Why the programs are not in the kernel.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The kernel wants more privilege.
-    #[error("the kernel refuses BPF programs to this user ({0})")]
-    NotPermitted(#[source] io::Error),
-    /// Not enough memory for the maps.
-    #[error("no memory for the kernel's tables ({0})")]
-    NoMemory(#[source] io::Error),
-    /// Anything else, with what libbpf and the verifier said.
-    #[error("the kernel did not take the BPF programs: {reason}\n{log}")]
-    Refused {
-        /// libbpf's error.
-        reason: String,
-        /// The last lines of libbpf's and the verifier's log.
-        log: String,
-    },
 }
 
 /// One of the programs of `bpf/veth.bpf.c`.
@@ -113,13 +96,9 @@ pub struct Datapath {
     skeleton: VethSkel<'static>,
     /// Pinned state that this process owns.
     owned: Option<Owned>,
+    /// State of other versions that is not carried over yet.
+    carries: Vec<Carry>,
 }
-
-/// libbpf has one place for its messages; loading borrows it.
-static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
-/// A verifier's log may have a hundred thousand lines; its end says why.
-const LOG_LINES_KEPT: usize = 40;
 
 impl Datapath {
     /// Loads programs and maps.
@@ -128,7 +107,14 @@ impl Datapath {
     /// Missing privilege, no memory, or a kernel that refuses the programs.
     pub fn load(options: &Options) -> Result<Self, LoadError> {
         let skeleton = with_log(|| open(options, 0)?.load())?;
-        Ok(Self { reader: None, payload_reader: None, undecodable: Arc::default(), skeleton, owned: None })
+        Ok(Self {
+            reader: None,
+            payload_reader: None,
+            undecodable: Arc::default(),
+            skeleton,
+            owned: None,
+            carries: Vec::new(),
+        })
     }
 
     /// Loads programs for maps that outlive the process, and becomes their owner: those that are pinned, or new
@@ -140,56 +126,71 @@ impl Datapath {
     /// As [`Datapath::load`]; no BPF file system to write to; state of another version or with another
     /// [`Options::max_flows`]; another process that owns it.
     pub fn pinned(options: &Options, pins: &PinDirectory) -> Result<Self, PinError> {
-        let taken = pins.own()?;
-        match Self::load_pinned(options, &taken) {
-            Ok(skeleton) => {
-                let owned = Some(taken.complete()?);
-                let mut datapath =
-                    Self { reader: None, payload_reader: None, undecodable: Arc::default(), skeleton, owned };
+        let mut owned = pins.own()?;
+        match Self::prepare(options, &mut owned) {
+            Ok((skeleton, carries)) => {
+                let mut datapath = Self {
+                    reader: None,
+                    payload_reader: None,
+                    undecodable: Arc::default(),
+                    skeleton,
+                    owned: Some(owned),
+                    carries,
+                };
                 datapath.keep();
                 Ok(datapath)
             }
             Err(error) => {
-                taken.abandon();
+                owned.abandon();
                 Err(error)
             }
         }
     }
 
-    fn load_pinned(options: &Options, taken: &Taken) -> Result<VethSkel<'static>, PinError> {
-        let mut open = with_log(|| open(options, options.max_flows))?;
-        let mut new = Vec::new();
-        for mut map in open.open_object_mut().maps_mut() {
-            let name = map.name().to_string_lossy().into_owned();
-            // Constants and totals (`.rodata`, `.bss`) and what the programs care for alone belong to the
-            // programs of one load, payload and what is wanted of it to the process that reads it.
-            if name.contains('.') || ["payloads", "captures", "tended", "held_names"].contains(&name.as_str())
-            {
-                continue;
+    fn prepare(options: &Options, owned: &mut Owned) -> Result<(VethSkel<'static>, Vec<Carry>), PinError> {
+        let skeleton = load_pinned(options, owned)?;
+        let mut carries = Vec::new();
+        for Former { path, version, .. } in owned.formers() {
+            let maps = skeleton.object().maps();
+            let maps = maps.filter_map(|map| {
+                Some((map.name().to_string_lossy().into_owned(), MapHandle::try_from(&map).ok()?))
+            });
+            let mut carry = Carry::open(path, maps).map_err(|reason| PinError::OtherVersion {
+                path: path.clone(),
+                found: version.clone(),
+                expected: VERSION,
+                reason,
+            })?;
+            if let Some(found) = carry.max_flows().filter(|found| *found != options.max_flows) {
+                let path = path.clone();
+                return Err(PinError::OtherTableSize { path, found, wanted: options.max_flows });
             }
-            let path = taken.map(&name);
-            match path.exists() {
-                true => reuse(&mut map, &name, &path, taken.path())?,
-                false => new.push(name),
-            }
+            carry.copy()?;
+            carries.push(carry);
         }
-        let mut skeleton = with_log(|| open.load())?;
-        for mut map in skeleton.object_mut().maps_mut() {
-            let name = map.name().to_string_lossy().into_owned();
-            if new.contains(&name) {
-                let path = taken.map(&name);
-                map.pin(&path).map_err(|error| {
-                    PinError::new(format!("pin a map at {}", path.display()), io::Error::other(error))
-                })?;
-            }
+        if carries.is_empty() {
+            owned.complete()?;
         }
-        if !taken.is_new() {
-            let events = MapHandle::try_from(&skeleton.maps.events).map_err(ReaderError::Ring);
-            events
-                .and_then(|events| reader::discard(&events))
-                .map_err(|error| PinError::new("read the pinned event ring", io::Error::other(error)))?;
+        Ok((skeleton, carries))
+    }
+
+    /// Puts this process's programs in the place of others, if the maps are pinned: that is up to `replace`, which is
+    /// told where the links are. State of another version is carried over meanwhile.
+    pub(crate) fn change_over<T>(
+        &mut self,
+        replace: impl FnOnce(LinkFolders) -> Result<T, PinError>,
+    ) -> Result<Option<T>, PinError> {
+        let Some(owned) = &mut self.owned else { return Ok(None) };
+        let links = owned.links()?;
+        let held = self.carries.iter_mut().try_for_each(Carry::hold);
+        let replaced = held.and_then(|()| replace(links)).inspect_err(|_| {
+            self.carries.iter().for_each(Carry::release);
+        })?;
+        for carry in self.carries.drain(..) {
+            carry.settle()?;
         }
-        Ok(skeleton)
+        owned.complete()?;
+        Ok(Some(replaced))
     }
 
     /// Tells the programs that this process keeps the flow table: takes out of it what has ended. To be told anew
@@ -208,11 +209,6 @@ impl Datapath {
             // SAFETY: the kernel lays out an aligned __u64, which the programs read at any time; one store.
             unsafe { AtomicU64::from_ptr(&raw mut bss.keeper_ns) }.store(time_ns, Ordering::Relaxed);
         }
-    }
-
-    /// The state that this process owns, if these maps are pinned.
-    pub(crate) fn owned(&self) -> Option<&Owned> {
-        self.owned.as_ref()
     }
 
     /// Entries that the flow table has room for.
@@ -366,124 +362,5 @@ impl Datapath {
             tally_full: losses.tally_full,
             undecodable: self.undecodable.load(Ordering::Relaxed),
         }
-    }
-}
-
-/// `tended_flows`: so many flows do the programs care for while nobody keeps the table.
-fn open(options: &Options, tended_flows: u32) -> libbpf_rs::Result<OpenVethSkel<'static>> {
-    // Lives as long as the process: only the empty shell of an object
-    // remains when the skeleton is dropped.
-    let storage = Box::leak(Box::new(MaybeUninit::uninit()));
-    let mut open = VethSkelBuilder::default().open(storage)?;
-    open.maps.flows.set_max_entries(options.max_flows)?;
-    if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
-        rodata.config.packet_events = u8::from(options.packet_events);
-        if let Some(audit) = options.audit {
-            rodata.config.audit = 1;
-            rodata.config.payload_ring_bytes = audit.ring_bytes;
-            rodata.config.turn_bytes_max = audit.turn_bytes_max.unwrap_or(0);
-        }
-        rodata.config.tended_flows = tended_flows;
-        rodata.config.redirect = u8::from(options.redirects);
-        rodata.config.accelerate = u8::from(options.redirects && options.accelerate);
-    }
-    if options.redirects {
-        open.maps.translations.set_max_entries(options.max_flows.saturating_mul(2))?;
-    } else {
-        open.maps.held_names.set_max_entries(1)?;
-    }
-    open.maps
-        .payloads
-        .set_max_entries(options.audit.map_or(NO_PAYLOAD_RING_BYTES, |audit| audit.ring_bytes))?;
-    open.maps.tended.set_max_entries(tended_flows.max(1))?;
-    open.maps.captures.set_max_entries(if options.audit.is_some() { options.max_flows } else { 1 })?;
-    Ok(open)
-}
-
-/// Has the programs use a pinned map, if it is as they would make it.
-fn reuse(map: &mut OpenMapMut<'_>, name: &str, path: &Path, state: &Path) -> Result<(), PinError> {
-    let opened = |error: libbpf_rs::Error| {
-        PinError::new(format!("open the map pinned at {}", path.display()), io::Error::other(error))
-    };
-    let pinned = MapHandle::from_pinned_path(path).map_err(opened)?;
-    if name == "flows" && pinned.max_entries() != map.max_entries() {
-        return Err(PinError::OtherTableSize {
-            path: state.to_owned(),
-            found: pinned.max_entries(),
-            wanted: map.max_entries(),
-        });
-    }
-    let facts = [
-        ("kind", u64::from(u32::from(pinned.map_type())), u64::from(u32::from(map.map_type()))),
-        ("key's size", u64::from(pinned.key_size()), u64::from(map.key_size())),
-        ("value's size", u64::from(pinned.value_size()), u64::from(map.value_size())),
-        ("number of entries", u64::from(pinned.max_entries()), u64::from(map.max_entries())),
-    ];
-    if let Some((fact, found, wanted)) = facts.into_iter().find(|(_, found, wanted)| found != wanted) {
-        return Err(PinError::OtherMap {
-            path: state.to_owned(),
-            map: name.to_owned(),
-            difference: format!("its {fact} is {found}, not {wanted}"),
-        });
-    }
-    map.reuse_fd(pinned.as_fd()).map_err(opened)
-}
-
-/// Runs a step of loading; what libbpf and the verifier say meanwhile is in the error.
-fn with_log<T>(step: impl FnOnce() -> libbpf_rs::Result<T>) -> Result<T, LoadError> {
-    let previous = libbpf_rs::set_print(Some((PrintLevel::Info, remember)));
-    if let Ok(mut log) = LOG.lock() {
-        log.clear();
-    }
-    let result = step();
-    libbpf_rs::set_print(previous);
-    result.map_err(|error| {
-        let log = LOG.lock().map(|log| log.clone()).unwrap_or_default();
-        explain(&error, &log)
-    })
-}
-
-fn remember(_level: PrintLevel, message: String) {
-    if let Ok(mut log) = LOG.lock() {
-        log.extend(message.lines().map(str::to_owned));
-        let surplus = log.len().saturating_sub(LOG_LINES_KEPT);
-        log.drain(..surplus);
-    }
-}
-
-/// What libbpf says after a verifier's reasons.
-const VERIFIER_LOG_ENDS: &str = "-- END PROG LOAD LOG --";
-
-fn explain(error: &libbpf_rs::Error, log: &[String]) -> LoadError {
-    use libbpf_rs::ErrorKind;
-    // The verifier says "permission denied" too, but with reasons: what is
-    // "prohibited" would be allowed with CAP_PERFMON.
-    let said = |words: &str| log.iter().any(|line| line.contains(words));
-    let verifier_refused = said(VERIFIER_LOG_ENDS) && !said("prohibited");
-    match error.kind() {
-        ErrorKind::PermissionDenied if !verifier_refused => {
-            LoadError::NotPermitted(io::Error::from(io::ErrorKind::PermissionDenied))
-        }
-        ErrorKind::OutOfMemory => LoadError::NoMemory(io::Error::from(io::ErrorKind::OutOfMemory)),
-        _ => LoadError::Refused { reason: format!("{error:#}"), log: log.join("\n") },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refusal_of_the_verifier_is_told_from_a_want_of_privilege() {
-        let error = libbpf_rs::Error::from_raw_os_error(13); // EACCES
-        let explained = |lines: &[&str]| {
-            explain(&error, &lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>())
-        };
-        assert!(matches!(explained(&[]), LoadError::NotPermitted(_)));
-        let refused = explained(&["R2 min value is negative", VERIFIER_LOG_ENDS]);
-        assert!(matches!(refused, LoadError::Refused { log, .. } if log.contains("negative")));
-        let prohibited =
-            explained(&["R3 pointer arithmetic with it prohibited for !root", VERIFIER_LOG_ENDS]);
-        assert!(matches!(prohibited, LoadError::NotPermitted(_)));
     }
 }

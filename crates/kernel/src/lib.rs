@@ -5,6 +5,7 @@
 
 mod abi;
 pub mod attach;
+mod carry;
 mod clock;
 mod datapath;
 mod decode;

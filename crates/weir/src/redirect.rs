@@ -95,6 +95,10 @@ fn alone(command: &RedirectCommand) -> Result<ExitCode, Error> {
     let request = Request::new(command);
     let host = command.host();
     let pins = host.state.pins();
+    if pins.is_of_another_version() {
+        // Nothing can be read in it before.
+        return tell(command, &do_it(&request, command, &pins)?);
+    }
     let keeper = Keeper::pinned(&pins)?;
     // What is wrong is said before anything is made.
     let (answer, is_all) = rehearse(&request, keeper, &host.engine)?;

@@ -96,12 +96,18 @@ impl Session {
             redirects,
             accelerate: plan.accelerate,
         };
+        let of_another_version = plan.pins.is_some_and(PinDirectory::is_of_another_version);
         let mut datapath = match plan.pins {
             Some(pins) => Datapath::pinned(&options, pins)?,
             None => Datapath::load(&options)?,
         };
         let method = observe::choose_method(plan.attach, &plan.interfaces)?;
-        let attacher = Attacher::of(method, &datapath)?;
+        let attacher = Attacher::of(method, &mut datapath)?;
+        if of_another_version {
+            notice(
+                "the state was that of another version of weir: its rules and open connections were carried over",
+            );
+        }
         let table = datapath.flow_table().map_err(system("cannot open the flow table"))?;
 
         let signals = signals::channel().map_err(system("cannot listen for signals"))?;

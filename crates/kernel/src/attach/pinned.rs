@@ -18,7 +18,7 @@ use super::survey::{AttachedProgram, Owner, Removal};
 use super::tcx::{self, PinnedLink};
 use super::{AttachError, Method, Programs, interface_name};
 use crate::datapath::ProgramName;
-use crate::pins::{self, PinDirectory, PinError};
+use crate::pins::{self, LinkFolders, PinDirectory, PinError};
 
 const BOTH: [Hook; 2] = [Hook::Ingress, Hook::Egress];
 
@@ -37,19 +37,23 @@ impl Pinned {
     /// Puts `programs` in the place of those that are attached.
     pub(super) fn take_over(
         method: Method,
-        folder: PathBuf,
+        folders: LinkFolders,
         programs: &Programs,
     ) -> Result<Self, AttachError> {
+        let LinkFolders { now, place, formers } = folders;
         let clsact = Arc::new(Clsact::pinned()?);
         let mut held: HashSet<u32> = clsact.replace(|name| programs.named(name))?.into_iter().collect();
-        for path in pins::entries(&folder) {
+        for path in formers.iter().chain([&now]).flat_map(|folder| pins::entries(folder)) {
             let Some((ifindex, name)) = parse(&path) else { continue };
             let Some(program) = programs.named(name) else { continue };
             let link = tcx::open_pin(&path).map_err(refused("open", &path))?;
             link.update(program).map_err(refused("replace the program of", &path))?;
+            if let Some(file) = path.file_name().map(|file| now.join(file)).filter(|file| !file.exists()) {
+                link.pin(&file).map_err(refused("pin a link at", &file))?;
+            }
             held.insert(ifindex);
         }
-        Ok(Self { method, folder, clsact, held: Mutex::new(held) })
+        Ok(Self { method, folder: place, clsact, held: Mutex::new(held) })
     }
 
     pub(super) fn method(&self) -> Method {

@@ -49,9 +49,7 @@ pub(super) struct Link(OwnedFd);
 impl Link {
     /// Gives it a file on a BPF file system, which then holds the program at the hook as well.
     pub(super) fn pin(&self, path: &Path) -> io::Result<()> {
-        let path = c_path(path)?;
-        // SAFETY: the path ends in zero and outlives the call.
-        check(unsafe { sys::bpf_obj_pin(self.0.as_raw_fd(), path.as_ptr()) }).map(|_| ())
+        pin(&self.0, path)
     }
 
     /// Lets go of it without detaching: its file holds it.
@@ -60,6 +58,12 @@ impl Link {
         drop(unsafe { OwnedFd::from_raw_fd(self.0.as_raw_fd()) });
         std::mem::forget(self);
     }
+}
+
+fn pin(link: &OwnedFd, path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    // SAFETY: the path ends in zero and outlives the call.
+    check(unsafe { sys::bpf_obj_pin(link.as_raw_fd(), path.as_ptr()) }).map(|_| ())
 }
 
 /// A link that has a file.
@@ -95,6 +99,11 @@ pub(super) fn open_pin(path: &Path) -> io::Result<PinnedLink> {
 }
 
 impl PinnedLink {
+    /// Gives it another file.
+    pub(super) fn pin(&self, path: &Path) -> io::Result<()> {
+        pin(&self.fd, path)
+    }
+
     /// Has it run another program from the next packet on.
     pub(super) fn update(&self, program: BorrowedFd<'_>) -> io::Result<()> {
         // SAFETY: the call takes no pointer but that of options, of which there are none.

@@ -81,8 +81,8 @@ fn root_another_network_namespace_is_refused() {
     drop(host.own(method));
     let elsewhere = Namespace::new("elsewhere");
     let refused = elsewhere.enter(|| {
-        let datapath = Datapath::pinned(&OPTIONS, &host.pins()).unwrap();
-        weir_kernel::attach::Attacher::of(method, &datapath).err().unwrap()
+        let mut datapath = Datapath::pinned(&OPTIONS, &host.pins()).unwrap();
+        weir_kernel::attach::Attacher::of(method, &mut datapath).err().unwrap()
     });
     assert!(matches!(refused, PinError::OtherNamespace { .. }), "{refused}");
 }

@@ -121,8 +121,8 @@ impl Owner {
 }
 
 fn own(pins: &PinDirectory, method: Method) -> Owner {
-    let datapath = Datapath::pinned(&OPTIONS, pins).unwrap();
-    let attacher = Attacher::of(method, &datapath).unwrap();
+    let mut datapath = Datapath::pinned(&OPTIONS, pins).unwrap();
+    let attacher = Attacher::of(method, &mut datapath).unwrap();
     let attachments = DEVICES.map(|device| attacher.attach(index(device), true).unwrap());
     Owner { datapath, attacher, _attachments: attachments.into() }
 }

@@ -6,3 +6,4 @@ mod host;
 mod takeover;
 mod tend;
 mod texts;
+mod upgrade;

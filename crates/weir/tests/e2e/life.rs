@@ -30,6 +30,10 @@ impl Host {
         self.topology.host()
     }
 
+    pub(crate) fn bpffs(&self) -> &std::path::Path {
+        self.bpffs.path()
+    }
+
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = crate::weir::command(self.namespace(), args);
         command.env("WEIR_BPFFS", self.bpffs.path()).env("WEIR_SOCKET", self.folder.join("weir.sock"));

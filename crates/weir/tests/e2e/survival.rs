@@ -6,11 +6,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use weir_testkit::require_root;
 use weir_testkit::traffic::{self, EchoServer};
+use weir_testkit::{OtherVersion, Stream, require_root, tc};
 
 use crate::life::{Host, end, kill};
-use crate::weir::{has_port, number};
+use crate::weir::{LIMIT, has_port, number};
 
 /// In all; one gigabyte would show no more than that.
 const PIECES: usize = 800;
@@ -142,6 +142,111 @@ fn root_a_redirected_connection_survives_weirs() {
     let listed = host.output(&["redirect", "list"]);
     assert!(String::from_utf8_lossy(&listed.stdout).contains("moved"), "{listed:?}");
     end(run);
+}
+
+/// The weir that comes back is another one, twice: first its programs have other code, then its tables other layouts.
+/// What it finds are the rules and connections of the one before.
+#[test]
+fn root_redirected_connections_survive_upgrades() {
+    require_root!();
+    let host = Host::new(&["web", "db"]);
+    let run = host.run();
+    if tc::tcx_programs(host.namespace(), "veth-web", tc::Hook::Ingress) == 0 {
+        return; // links can be given other programs from outside, filters cannot
+    }
+    let asked = SocketAddr::new(host.address("db"), 8080);
+    let add = host.output(&["redirect", "add", "--name", "moved", &asked.to_string(), ":80"]);
+    assert!(add.status.success(), "{add:?}");
+    let listener = listen(&host, 80);
+    let first = Transfer::begin(&host, &listener, asked);
+    first.quarter();
+    kill(run);
+    let other = OtherVersion::of_programs(host.bpffs());
+    first.quarter();
+    assert!(other.packets() > 100);
+    let second = Transfer::begin(&host, &listener, asked);
+    second.quarter();
+    let run = host.run();
+    let seen = other.packets();
+    [&first, &second].into_iter().for_each(Transfer::quarter);
+    assert_eq!(other.packets(), seen, "they run no more");
+    end(run);
+    for transfer in [first, second] {
+        while transfer.quarters.get() < 4 {
+            transfer.quarter();
+        }
+        transfer.finish();
+    }
+
+    let other = OtherVersion::of_layouts(host.bpffs());
+    let third = Transfer::begin(&host, &listener, asked);
+    third.quarter();
+    assert!(other.packets() > 100);
+    // While data flow.
+    let run = thread::scope(|scope| {
+        let run = scope.spawn(|| host.run());
+        third.quarter();
+        run.join().unwrap()
+    });
+    run.wait_for_line(Stream::Err, LIMIT, |line| line.contains("of another version of weir"));
+    let fourth = Transfer::begin(&host, &listener, asked);
+    [&third, &fourth].into_iter().for_each(Transfer::quarter);
+    let rules = host.output(&["redirect", "list", "-o", "json"]);
+    let rules: serde_json::Value = serde_json::from_slice(&rules.stdout).unwrap();
+    assert_eq!((&rules[0]["name"], &rules[0]["live_connections"]), (&"moved".into(), &2.into()), "{rules}");
+    assert_eq!(rules[0]["hits"], 4, "{rules}");
+    let observer = host.observe(&["--protocol", "tcp"]);
+    for transfer in [third, fourth] {
+        while transfer.quarters.get() < 4 {
+            transfer.quarter();
+        }
+        transfer.finish();
+    }
+    let close = |record: &serde_json::Value| record["event"] == "close" && record["rule"] == "moved";
+    let told = observer.wait_for_record(close);
+    assert_eq!(told["midstream"], false, "{told}");
+    weir_testkit::wait_until(LIMIT, "both ends", || {
+        observer.daemon.stdout().iter().filter(|line| line.contains("\"close\"")).count() == 2
+    });
+    let told = observer.finish();
+    for flow in told.flows(close) {
+        assert!(number(&flow["sent_bytes"]) >= (PIECES * 65_536) as u64, "{flow}");
+    }
+    end(run);
+}
+
+/// A command that finds the state of another version carries it over itself, where no weir runs.
+#[test]
+fn root_redirect_carries_over_what_another_version_left() {
+    require_root!();
+    let host = Host::new(&["web", "db"]);
+    let run = host.run();
+    if tc::tcx_programs(host.namespace(), "veth-web", tc::Hook::Ingress) == 0 {
+        return;
+    }
+    let asked = SocketAddr::new(host.address("db"), 8080);
+    let add = host.output(&["redirect", "add", "--name", "moved", &asked.to_string(), ":80"]);
+    assert!(add.status.success(), "{add:?}");
+    end(run);
+    let _other = OtherVersion::of_layouts(host.bpffs());
+    let _server = EchoServer::tcp_at(host.container("db"), SocketAddr::new(host.address("db"), 80));
+    let mut open = traffic::connect(host.container("web"), asked);
+    traffic::exchange(&mut open, 1000);
+
+    // Whoever comes while program after program is replaced may wait a moment, and is redirected.
+    let listed = thread::scope(|scope| {
+        scope.spawn(|| traffic::tcp_echo(host.container("web"), asked, 500, 100));
+        host.output(&["redirect", "list", "--engine", "none"])
+    });
+    let said = String::from_utf8_lossy(&listed.stderr).into_owned();
+    assert!(listed.status.success() && said.contains("of another version of weir"), "{listed:?}");
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("moved"), "{listed:?}");
+    traffic::exchange(&mut open, 1000);
+    let again = host.output(&["redirect", "add", "--name", "moved", "10.1.2.3", "--engine", "none", ":1"]);
+    assert_eq!(again.status.code(), Some(2), "{again:?}");
+    let add = host.output(&["redirect", "add", &asked.to_string(), ":81", "--engine", "none"]);
+    assert!(String::from_utf8_lossy(&add.stderr).contains("\"moved\" and"), "{add:?}");
+    traffic::exchange(&mut open, 1000);
 }
 
 /// Three times as many redirected connections as the table has room for, while no weir runs that would clear it. One that

@@ -1,0 +1,116 @@
+//! State of another version: its connections and what was counted of them are carried over.
+
+use std::fs;
+
+use weir_core::flow::{FlowEntry, FlowKey};
+use weir_kernel::attach::Method;
+use weir_kernel::{Datapath, Options, PinError};
+use weir_testkit::{OtherVersion, require_root};
+
+use crate::host::{Host, OPTIONS, Owner, methods};
+
+/// Links can be given other programs from outside; filters only by weir itself, which does it by the same names.
+fn has_links() -> bool {
+    methods()[0] == Method::Tcx
+}
+
+/// Packets of all pings, each way: as they set out, and as they arrived.
+fn pinged(owner: &Owner) -> [[u64; 2]; 2] {
+    let mut sums = [[0; 2]; 2];
+    let count = |key: FlowKey, entry: FlowEntry| {
+        for (sum, direction) in sums.iter_mut().zip(&entry.directions).filter(|_| key.protocol.0 == 1) {
+            for (sum, point) in sum.iter_mut().zip(&direction.points) {
+                *sum += point.counters.packets;
+            }
+        }
+    };
+    owner.datapath.flow_table().unwrap().visit(count).unwrap();
+    sums
+}
+
+fn versions(host: &Host) -> Vec<String> {
+    let entries = fs::read_dir(host.pins().path()).unwrap().flatten();
+    entries.map(|entry| entry.file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn root_programs_with_other_code_are_replaced() {
+    require_root!();
+    if !has_links() {
+        return;
+    }
+    let host = Host::new();
+    host.leave(Method::Tcx);
+    let other = OtherVersion::of_programs(host.bpffs.path());
+    host.ping(3);
+    assert!(other.packets() >= 12, "two hooks at both ends");
+    let owner = host.own(Method::Tcx);
+    let seen = other.packets();
+    host.ping(2);
+    assert_eq!(other.packets(), seen, "they run no more");
+    assert_eq!(pinged(&owner), [[5, 5]; 2]);
+}
+
+#[test]
+fn root_tables_with_other_layouts_are_carried_over() {
+    require_root!();
+    if !has_links() {
+        return;
+    }
+    let host = Host::new();
+    host.leave(Method::Tcx);
+    let left = host.programs();
+    let other = OtherVersion::of_layouts(host.bpffs.path());
+    assert_eq!(versions(&host), ["v99"]);
+    assert!(host.pins().is_of_another_version());
+    assert_eq!(host.pins().max_flows(), Some(64));
+    host.ping(3);
+    assert!(other.packets() >= 12);
+
+    let refused = Datapath::pinned(&Options { max_flows: 65, ..OPTIONS }, &host.pins()).err().unwrap();
+    assert!(matches!(refused, PinError::OtherTableSize { found: 64, wanted: 65, .. }), "{refused}");
+    // One that ends before its programs are in place has changed nothing.
+    drop(Datapath::pinned(&OPTIONS, &host.pins()).unwrap());
+    host.ping(1);
+
+    let owner = host.own(Method::Tcx);
+    let seen = other.packets();
+    host.ping(2);
+    assert_eq!(other.packets(), seen, "they run no more");
+    assert_eq!(pinged(&owner), [[6, 6]; 2]);
+    assert!(!host.pins().is_of_another_version());
+    assert_eq!(versions(&host).len(), 1);
+    let now = host.programs();
+    assert_eq!((now.len(), left.len()), (4, 4), "replaced, not added");
+    drop(owner);
+    assert_eq!(host.programs(), now, "an owner that ends leaves them");
+    // And like any state it is taken over once more.
+    assert_eq!(pinged(&host.own(Method::Tcx)), [[6, 6]; 2]);
+}
+
+/// One ping after another while the state goes from one version to another, again and again. (The other
+/// version's tables are empty at its beginning.)
+#[test]
+fn root_no_packet_is_missed_while_the_version_changes() {
+    require_root!();
+    if !has_links() {
+        return;
+    }
+    let host = Host::new();
+    host.leave(Method::Tcx);
+    for _ in 0..5 {
+        let _other = OtherVersion::of_layouts(host.bpffs.path());
+        let web = host.topology.container("web").namespace();
+        let address = host.topology.container("db").ipv4().to_string();
+        let mut pinging = web
+            .command("ping")
+            .args(["-n", "-q", "-i", "0.002", "-c", "500", "-W", "5", &address])
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let owner = host.own(Method::Tcx);
+        assert!(pinging.try_wait().unwrap().is_none(), "the pinging was over too soon");
+        assert!(pinging.wait().unwrap().success());
+        assert_eq!(pinged(&owner), [[500, 500]; 2]);
+    }
+}
