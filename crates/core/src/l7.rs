@@ -265,13 +265,13 @@ pub enum Resync {
 
 /// What a parser may do besides parsing.
 pub struct Context<'a> {
-    emit: &'a mut dyn FnMut(Exchange),
+    emit: &'a mut dyn FnMut(Box<Exchange>),
 }
 
 impl Context<'_> {
     /// Hands over an exchange: done, or not to become any better.
-    pub fn emit(&mut self, exchange: Exchange) {
-        (self.emit)(exchange);
+    pub fn emit(&mut self, exchange: impl Into<Box<Exchange>>) {
+        (self.emit)(exchange.into());
     }
 }
 

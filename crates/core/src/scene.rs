@@ -188,6 +188,7 @@ impl Scene {
             Some(translation) => self.translated(translation, client, server, time_ns),
             None => (client, server, None, None),
         };
+        let exchange = *exchange;
         let (request, response) = (exchange.request, exchange.response);
         let begun_ns = request.or(response).map_or(time_ns, |part| part.first_ns);
         let both = request.zip(response);

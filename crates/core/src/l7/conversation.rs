@@ -7,7 +7,7 @@ use crate::flow::Side;
 use crate::reveal::Reveal;
 
 /// A conversation's exchange, with the protocol's name and who asked.
-pub(super) type Emit<'a> = dyn FnMut(&'static str, Side, Exchange) + 'a;
+pub(super) type Emit<'a> = dyn FnMut(&'static str, Side, Box<Exchange>) + 'a;
 
 /// Protocols inside of each other (a tunnel to a server that upgrades ...).
 const SWITCHES_MAX: u32 = 8;
@@ -276,7 +276,7 @@ impl Talk {
         work: impl FnOnce(&mut Lane, &mut Place<'_, '_>) -> R,
     ) -> R {
         let (name, client) = (self.protocol.name, self.client);
-        let mut emit = |exchange: Exchange| emit(exchange.protocol.unwrap_or(name), client, exchange);
+        let mut emit = |exchange: Box<Exchange>| emit(exchange.protocol.unwrap_or(name), client, exchange);
         let mut place = Place {
             parser: &mut *self.parser,
             protocol: self.protocol,
@@ -365,7 +365,7 @@ impl Talk {
 
     fn finish(&mut self, emit: &mut Emit<'_>) {
         let (name, client) = (self.protocol.name, self.client);
-        let mut emit = |exchange: Exchange| emit(exchange.protocol.unwrap_or(name), client, exchange);
+        let mut emit = |exchange: Box<Exchange>| emit(exchange.protocol.unwrap_or(name), client, exchange);
         self.parser.finish(&mut Context { emit: &mut emit });
     }
 }

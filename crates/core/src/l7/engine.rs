@@ -53,7 +53,7 @@ pub struct Found {
     /// When nothing more was waited for.
     pub time_ns: u64,
     /// What was asked and answered.
-    pub exchange: Exchange,
+    pub exchange: Box<Exchange>,
 }
 
 /// Every connection and every exchange of datagrams.
@@ -317,7 +317,7 @@ struct Whose {
 }
 
 impl Whose {
-    fn found(&self, protocol: &'static str, client: Side, exchange: Exchange) -> Found {
+    fn found(&self, protocol: &'static str, client: Side, exchange: Box<Exchange>) -> Found {
         let Self { key, first_ns, hooks, time_ns } = *self;
         Found { key, first_ns, client, hooks, protocol, time_ns, exchange }
     }

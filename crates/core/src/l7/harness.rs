@@ -88,7 +88,7 @@ impl Played {
 
     pub(super) fn data(&mut self, direction: Direction, bytes: &[u8]) -> &mut Self {
         let Self { conversation, tally, exchanges, time_ns } = self;
-        conversation.data(side(direction), bytes, *time_ns, tally, &mut |_, _, one| exchanges.push(one));
+        conversation.data(side(direction), bytes, *time_ns, tally, &mut |_, _, one| exchanges.push(*one));
         self
     }
 
@@ -98,7 +98,7 @@ impl Played {
         let skips = conversation.skip_left(side(direction)).unwrap_or(0);
         let length = skips.min(bytes.len() as u64);
         if length > 0 {
-            let mut emit = |_: &'static str, _, one| exchanges.push(one);
+            let mut emit = |_: &'static str, _, one: Box<Exchange>| exchanges.push(*one);
             conversation.left_out(side(direction), length, *time_ns, tally, &mut emit);
         }
         usize::try_from(length).unwrap_or(bytes.len())
@@ -106,14 +106,14 @@ impl Played {
 
     pub(super) fn gap(&mut self, direction: Direction, length: u64, gap: Gap) -> &mut Self {
         let Self { conversation, tally, exchanges, time_ns } = self;
-        let mut emit = |_: &'static str, _, one| exchanges.push(one);
+        let mut emit = |_: &'static str, _, one: Box<Exchange>| exchanges.push(*one);
         conversation.gap(side(direction), length, gap, *time_ns, tally, &mut emit);
         self
     }
 
     pub(super) fn end(&mut self, direction: Direction, end: End) -> &mut Self {
         let Self { conversation, tally, exchanges, time_ns } = self;
-        conversation.end(side(direction), end, *time_ns, tally, &mut |_, _, one| exchanges.push(one));
+        conversation.end(side(direction), end, *time_ns, tally, &mut |_, _, one| exchanges.push(*one));
         self
     }
 
@@ -121,7 +121,7 @@ impl Played {
     pub(super) fn finish(&mut self, end: End) -> &mut Self {
         self.end(Direction::ToServer, end).end(Direction::ToClient, end);
         let Self { conversation, tally, exchanges, .. } = self;
-        conversation.finish(tally, &mut |_, _, one| exchanges.push(one));
+        conversation.finish(tally, &mut |_, _, one| exchanges.push(*one));
         self
     }
 

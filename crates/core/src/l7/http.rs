@@ -57,7 +57,7 @@ fn probe(heads: &Heads<'_>) -> Guess {
 struct Http {
     /// Why requests or answers cannot be paired, if so.
     doubt: Capture,
-    fifo: Fifo<Exchange>,
+    fifo: Fifo<Box<Exchange>>,
     /// The request that is being read.
     asking: Asking,
     /// The answer that is being read.
@@ -142,7 +142,7 @@ impl Http {
     fn asked_mut(&mut self) -> Option<&mut Exchange> {
         match &mut self.asking {
             Asking::Nothing => None,
-            Asking::Queued => self.fifo.back_mut(),
+            Asking::Queued => self.fifo.back_mut().map(Box::as_mut),
             Asking::Loose(exchange) => Some(exchange),
         }
     }
@@ -169,7 +169,7 @@ impl Http {
         match direction {
             Direction::ToServer => {
                 if let Asking::Loose(exchange) = std::mem::take(&mut self.asking) {
-                    cx.emit(*exchange);
+                    cx.emit(exchange);
                 }
             }
             Direction::ToClient => self.answer_ends(cx),
@@ -191,20 +191,25 @@ impl Http {
         }
         if is_being_asked {
             // Answered before it was asked to its end.
-            self.asking = Asking::Loose(Box::new(exchange));
+            self.asking = Asking::Loose(exchange);
         } else {
             cx.emit(exchange);
         }
     }
 
     /// Everything that waits will not be paired.
-    fn unpair(&mut self, cx: &mut Context<'_>, unpaired: Vec<Exchange>, capture: Capture) {
+    fn unpair(
+        &mut self,
+        cx: &mut Context<'_>,
+        unpaired: impl ExactSizeIterator<Item = Box<Exchange>>,
+        capture: Capture,
+    ) {
         // One that is being asked yet is told when it is whole.
         let count = unpaired.len();
-        for (index, mut exchange) in unpaired.into_iter().enumerate() {
+        for (index, mut exchange) in unpaired.enumerate() {
             exchange.note(capture);
             if index + 1 == count && matches!(self.asking, Asking::Queued) {
-                self.asking = Asking::Loose(Box::new(exchange));
+                self.asking = Asking::Loose(exchange);
             } else {
                 cx.emit(exchange);
             }
@@ -311,7 +316,7 @@ impl Parser for Http {
                 }
                 self.note(direction, capture);
                 self.answer_ends(cx);
-                let unpaired = self.fifo.lose_answers();
+                let unpaired = self.fifo.lose_answers().into_iter();
                 self.unpair(cx, unpaired, capture);
             }
         }
@@ -357,7 +362,7 @@ impl Parser for Http {
                     self.note(direction, Capture::Truncated);
                 }
                 self.answer_ends(cx);
-                let unpaired = self.fifo.drain();
+                let unpaired = self.fifo.drain().into_iter();
                 self.unpair(cx, unpaired, Capture::Complete);
             }
         }
@@ -369,10 +374,10 @@ impl Parser for Http {
 
     fn finish(&mut self, cx: &mut Context<'_>) {
         self.answer_ends(cx);
-        let unpaired = self.fifo.drain();
+        let unpaired = self.fifo.drain().into_iter();
         self.unpair(cx, unpaired, Capture::Complete);
         if let Asking::Loose(exchange) = std::mem::take(&mut self.asking) {
-            cx.emit(*exchange);
+            cx.emit(exchange);
         }
     }
 

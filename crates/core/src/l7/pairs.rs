@@ -3,6 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
+use foldhash::fast::RandomState;
+
 /// For protocols that answer in the order of the requests.
 ///
 /// Order alone pairs only as long as nothing is missing. After a loss, and after
@@ -202,7 +204,7 @@ impl<T> Fifo<T> {
 /// For protocols whose answers carry their request's number.
 #[derive(Debug)]
 pub struct Keyed<K, T> {
-    pending: HashMap<K, (u64, T)>,
+    pending: HashMap<K, (u64, T), RandomState>,
     order: VecDeque<(u64, K)>,
     next: u64,
     pending_max: usize,
@@ -212,7 +214,7 @@ impl<K: Hash + Eq + Clone, T> Keyed<K, T> {
     /// With room for so many requests without an answer.
     #[must_use]
     pub fn new(pending_max: usize) -> Self {
-        Self { pending: HashMap::new(), order: VecDeque::new(), next: 0, pending_max: pending_max.max(1) }
+        Self { pending: HashMap::default(), order: VecDeque::new(), next: 0, pending_max: pending_max.max(1) }
     }
 
     /// A request; gives back one that will not be paired any more: an older one

@@ -173,7 +173,7 @@ impl Redis {
         {
             // The data itself, which is not answered for.
             if let Some(asked) = self.pending.answer() {
-                self.unpaired(cx, &asked, None);
+                self.unpaired(cx, asked, None);
             }
             return Step::Bypass(Why::NoRequests);
         }
@@ -258,12 +258,12 @@ impl Parser for Redis {
 
     fn finish(&mut self, cx: &mut Context<'_>) {
         for asked in self.pending.drain() {
-            self.unpaired(cx, &asked, self.doubt);
+            self.unpaired(cx, asked, self.doubt);
         }
     }
 
     fn memory_bytes(&self) -> usize {
-        self.pending.len() * size_of::<Asked>() + self.pending_bytes + self.requests.arguments.memory_bytes()
+        self.pending.len() * size_of::<Asked>() + self.pending_bytes + self.requests.memory_bytes()
     }
 }
 

@@ -2,6 +2,7 @@
 //! conventions 1.44, and a few of weir's own for what they have no name for.
 
 use serde::ser::{Serialize, Serializer};
+use smallvec::SmallVec;
 use smol_str::SmolStr;
 
 macro_rules! attributes {
@@ -156,13 +157,13 @@ impl From<Vec<String>> for AttributeValue {
     }
 }
 
-/// As many attributes as most requests have at most: memory for them is asked for once.
+/// As many attributes as most requests have at most: these need no memory of their own.
 const ATTRIBUTES_USUAL: usize = 8;
 
-/// Attributes, each once, in the order of their names. In a row, because they are
-/// few: one piece of memory, and nothing to be sorted when they are written.
+/// Attributes, each once, in the order of their names: they are few, and nothing
+/// has to be sorted when they are written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Attributes(Vec<(Attribute, AttributeValue)>);
+pub struct Attributes(SmallVec<[(Attribute, AttributeValue); ATTRIBUTES_USUAL]>);
 
 impl Attributes {
     /// The value of this one.
@@ -188,13 +189,13 @@ impl Attributes {
 
     /// Sets this one, whatever it was.
     pub fn insert(&mut self, attribute: Attribute, value: AttributeValue) {
+        // Who sets them in their order has nothing to pay for it.
+        if self.0.last().is_none_or(|(last, _)| *last < attribute) {
+            return self.0.push((attribute, value));
+        }
         match self.place(attribute) {
-            Ok(place) => {
-                if let Some((_, old)) = self.0.get_mut(place) {
-                    *old = value;
-                }
-            }
-            Err(place) => self.insert_at(place, attribute, value),
+            Ok(place) => self.0[place].1 = value,
+            Err(place) => self.0.insert(place, (attribute, value)),
         }
     }
 
@@ -203,7 +204,7 @@ impl Attributes {
         let place = match self.place(attribute) {
             Ok(place) => place,
             Err(place) => {
-                self.insert_at(place, attribute, value);
+                self.0.insert(place, (attribute, value));
                 place
             }
         };
@@ -222,13 +223,6 @@ impl Attributes {
 
     fn place(&self, attribute: Attribute) -> Result<usize, usize> {
         self.0.binary_search_by_key(&attribute, |(one, _)| *one)
-    }
-
-    fn insert_at(&mut self, place: usize, attribute: Attribute, value: AttributeValue) {
-        if self.0.capacity() == 0 {
-            self.0.reserve_exact(ATTRIBUTES_USUAL);
-        }
-        self.0.insert(place, (attribute, value));
     }
 }
 

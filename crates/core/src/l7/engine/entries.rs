@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use crate::flow::FlowKey;
 
 /// No place.
@@ -10,7 +12,7 @@ const NOWHERE: usize = usize::MAX;
 /// Values by key, each in one of two queues: the one that was used last stands
 /// at its end. Everything takes the same time however many there are.
 pub(super) struct Entries<T> {
-    places: HashMap<FlowKey, usize>,
+    places: HashMap<FlowKey, usize, RandomState>,
     slots: Vec<Slot<T>>,
     free: Vec<usize>,
     queues: [Queue; 2],
@@ -41,7 +43,7 @@ struct Queue {
 impl<T> Default for Entries<T> {
     fn default() -> Self {
         let empty = Queue { oldest: NOWHERE, newest: NOWHERE };
-        Self { places: HashMap::new(), slots: Vec::new(), free: Vec::new(), queues: [empty; 2] }
+        Self { places: HashMap::default(), slots: Vec::new(), free: Vec::new(), queues: [empty; 2] }
     }
 }
 

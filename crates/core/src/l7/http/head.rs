@@ -29,20 +29,21 @@ pub(super) enum Framing {
     UntilClose,
 }
 
-/// What a head says, redacted.
-#[derive(Debug, Clone, Default)]
-pub(in crate::l7) struct Head {
+/// What a head says of what matters, as it was sent.
+#[derive(Debug, Default)]
+pub(in crate::l7) struct Head<'a> {
     pub(super) framing: Framing,
-    pub(super) host: Option<SmolStr>,
-    pub(super) user_agent: Option<SmolStr>,
-    /// What to speak from here on, in lower case.
-    pub(super) upgrade: Option<String>,
+    pub(super) host: Option<&'a [u8]>,
+    pub(super) user_agent: Option<&'a [u8]>,
+    /// What to speak from here on.
+    pub(super) upgrade: Option<&'a [u8]>,
     pub(super) expects_continue: bool,
     pub(super) anomalies: Vec<&'static str>,
     length: Option<u64>,
 }
 
-#[derive(Debug, Clone)]
+/// A request's first line, redacted.
+#[derive(Debug)]
 pub(in crate::l7) struct RequestLine {
     pub(super) method: SmolStr,
     /// The method is one of [`METHODS`].
@@ -54,10 +55,12 @@ pub(in crate::l7) struct RequestLine {
     pub(super) version: Option<SmolStr>,
 }
 
-#[derive(Debug, Clone)]
+/// An answer's first line.
+#[derive(Debug)]
 pub(in crate::l7) struct StatusLine {
     pub(in crate::l7) version: SmolStr,
     pub(in crate::l7) status: u16,
+    /// What the server says is wrong; else nothing.
     pub(in crate::l7) reason: SmolStr,
 }
 
@@ -84,7 +87,7 @@ pub(super) fn end_of_head(bytes: &[u8], scanned: &mut usize) -> Option<usize> {
 
 /// Reads a request's head that lies whole and flawless at the beginning of these
 /// bytes, and how long it is.
-pub(super) fn strict_request(bytes: &[u8], reveal: Reveal) -> Option<(RequestLine, Head, usize)> {
+pub(super) fn strict_request(bytes: &[u8], reveal: Reveal) -> Option<(RequestLine, Head<'_>, usize)> {
     let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     let Ok(httparse::Status::Complete(length)) = parsed.parse_with_uninit_headers(bytes, &mut headers) else {
@@ -96,7 +99,7 @@ pub(super) fn strict_request(bytes: &[u8], reveal: Reveal) -> Option<(RequestLin
 }
 
 /// Reads a request's head, or the whole lines of one that was cut.
-pub(super) fn request(bytes: &[u8], reveal: Reveal) -> Option<(RequestLine, Head)> {
+pub(super) fn request(bytes: &[u8], reveal: Reveal) -> Option<(RequestLine, Head<'_>)> {
     if let Some((line, head, _)) = strict_request(bytes, reveal) {
         return Some((line, head));
     }
@@ -138,19 +141,18 @@ pub(in crate::l7) fn request_line(
 
 /// Reads an answer's head that lies whole and flawless at the beginning of these
 /// bytes, and how long it is.
-pub(super) fn strict_response(bytes: &[u8]) -> Option<(StatusLine, Head, usize)> {
+pub(super) fn strict_response(bytes: &[u8]) -> Option<(StatusLine, Head<'_>, usize)> {
     let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
     let parsing = config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut headers);
     let Ok(httparse::Status::Complete(length)) = parsing else { return None };
-    let reason = cut(parsed.reason.unwrap_or_default(), TEXT_BYTES_MAX).into();
-    let line = StatusLine { version: version(parsed.version?), status: parsed.code?, reason };
+    let line = status_line(version(parsed.version?), parsed.code?, parsed.reason.unwrap_or_default());
     Some((line, Head::new(parsed.headers), length))
 }
 
 /// Reads an answer's head, or the whole lines of one that was cut.
-pub(super) fn response(bytes: &[u8]) -> Option<(StatusLine, Head)> {
+pub(super) fn response(bytes: &[u8]) -> Option<(StatusLine, Head<'_>)> {
     if let Some((line, head, _)) = strict_response(bytes) {
         return Some((line, head));
     }
@@ -161,12 +163,19 @@ pub(super) fn response(bytes: &[u8]) -> Option<(StatusLine, Head)> {
     let rest = rest.trim_start();
     let digits = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());
     let (status, reason) = rest.split_at(digits);
-    let status = StatusLine {
-        version: cut(version.strip_prefix("HTTP/")?, 8).into(),
-        status: status.parse().ok()?,
-        reason: cut(reason.trim(), TEXT_BYTES_MAX).into(),
-    };
-    Some((status, Head::of_unusual_lines(lines)))
+    let version = cut(version.strip_prefix("HTTP/")?, 8).into();
+    let line = status_line(version, status.parse().ok()?, reason.trim());
+    Some((line, Head::of_unusual_lines(lines)))
+}
+
+fn status_line(version: SmolStr, status: u16, reason: &str) -> StatusLine {
+    let reason = if is_ok(status) { SmolStr::default() } else { cut(reason, TEXT_BYTES_MAX).into() };
+    StatusLine { version, status, reason }
+}
+
+/// Whether the server did what was asked.
+pub(super) fn is_ok(status: u16) -> bool {
+    status < 400
 }
 
 /// Of the two that the strict reader knows.
@@ -174,8 +183,8 @@ fn version(minor: u8) -> SmolStr {
     SmolStr::new_static(if minor == 0 { "1.0" } else { "1.1" })
 }
 
-impl Head {
-    fn new(headers: &[httparse::Header<'_>]) -> Self {
+impl<'a> Head<'a> {
+    fn new(headers: &[httparse::Header<'a>]) -> Self {
         let mut head = Self::default();
         headers.iter().for_each(|header| head.header(header.name, header.value));
         head.finish();
@@ -183,7 +192,7 @@ impl Head {
     }
 
     /// Headers that the strict reader refuses, line by line.
-    fn of_unusual_lines(lines: Lines<'_>) -> Self {
+    fn of_unusual_lines(lines: Lines<'a>) -> Self {
         let mut head = Self::default();
         head.anomaly("malformed head");
         for line in lines {
@@ -197,41 +206,40 @@ impl Head {
     }
 
     /// Takes a header, if it is one of those that matter.
-    pub(in crate::l7) fn header(&mut self, name: &str, value: &[u8]) {
+    pub(in crate::l7) fn header(&mut self, name: &str, value: &'a [u8]) {
         // Most do not, and their names' lengths say so.
-        let (expected, take): (_, fn(&mut Self, &[u8])) = match name.len() {
-            4 => ("host", Self::host),
-            6 => ("expect", Self::expect),
-            7 => ("upgrade", Self::upgrade),
-            10 => ("user-agent", Self::user_agent),
-            14 => ("content-length", Self::content_length),
-            17 => ("transfer-encoding", Self::transfer_encoding),
-            _ => return,
-        };
-        if name.eq_ignore_ascii_case(expected) {
-            take(self, value.trim_ascii());
+        let is = |expected: &str| name.eq_ignore_ascii_case(expected);
+        let value = value.trim_ascii();
+        match name.len() {
+            4 if is("host") => {
+                if self.host.is_some() {
+                    self.anomaly("several hosts");
+                }
+                self.host.get_or_insert(value);
+            }
+            6 if is("expect") => self.expects_continue = value.eq_ignore_ascii_case(b"100-continue"),
+            7 if is("upgrade") => drop(self.upgrade.get_or_insert(value)),
+            10 if is("user-agent") => drop(self.user_agent.get_or_insert(value)),
+            14 if is("content-length") => self.content_length(value),
+            17 if is("transfer-encoding") => self.transfer_encoding(value),
+            _ => {}
         }
     }
 
-    fn host(&mut self, value: &[u8]) {
-        if self.host.is_some() {
-            return self.anomaly("several hosts");
-        }
+    /// Whether this is what is to be spoken from here on.
+    pub(super) fn upgrades_to(&self, name: &str) -> bool {
+        self.upgrade.is_some_and(|upgrade| upgrade.eq_ignore_ascii_case(name.as_bytes()))
+    }
+
+    /// As the client called it, redacted.
+    pub(super) fn host(&self) -> Option<SmolStr> {
+        let host = String::from_utf8_lossy(self.host?);
         // Cut afterwards, like a target.
-        let value = String::from_utf8_lossy(value);
-        self.host = Some(cut(&redact::authority(&value), TEXT_BYTES_MAX).into());
+        Some(cut(&redact::authority(&host), TEXT_BYTES_MAX).into())
     }
 
-    fn expect(&mut self, value: &[u8]) {
-        self.expects_continue = value.eq_ignore_ascii_case(b"100-continue");
-    }
-
-    fn upgrade(&mut self, value: &[u8]) {
-        self.upgrade.get_or_insert_with(|| text(value).to_ascii_lowercase());
-    }
-
-    fn user_agent(&mut self, value: &[u8]) {
-        self.user_agent.get_or_insert_with(|| text(value));
+    pub(super) fn user_agent(&self) -> Option<SmolStr> {
+        Some(cut(&String::from_utf8_lossy(self.user_agent?), TEXT_BYTES_MAX).into())
     }
 
     fn transfer_encoding(&mut self, value: &[u8]) {
@@ -295,11 +303,6 @@ impl<'a> Iterator for Lines<'a> {
         self.rest = self.rest.get(end + 1..)?;
         Some(line.strip_suffix(b"\r").unwrap_or(line)).filter(|line| !line.is_empty())
     }
-}
-
-/// What a header says, as much as is kept of it.
-fn text(value: &[u8]) -> SmolStr {
-    cut(&String::from_utf8_lossy(value), TEXT_BYTES_MAX).into()
 }
 
 pub(in crate::l7) fn cut(text: &str, bytes_max: usize) -> &str {

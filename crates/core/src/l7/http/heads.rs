@@ -114,7 +114,7 @@ impl Http {
     }
 
     /// A request begins.
-    pub(super) fn ask(&mut self, line: RequestLine, head: Head, part: Part) -> Body {
+    pub(super) fn ask(&mut self, line: RequestLine, head: Head<'_>, part: Part) -> Body {
         let body = Body { framing: head.framing, waits: head.expects_continue };
         let wants_switch = line.method == "CONNECT" || head.upgrade.is_some();
         let mut exchange = asked(line, head);
@@ -126,7 +126,7 @@ impl Http {
             }
             Err(mut refused) => {
                 refused.note(self.doubt);
-                Asking::Loose(Box::new(refused))
+                Asking::Loose(refused)
             }
         };
         body
@@ -137,7 +137,7 @@ impl Http {
         &mut self,
         cx: &mut Context<'_>,
         line: StatusLine,
-        head: Head,
+        head: Head<'_>,
         part: Part,
         bytes: &[u8],
     ) -> After {
@@ -147,7 +147,7 @@ impl Http {
             self.interim_bytes += part.bytes;
             return After::Http;
         }
-        if status == 101 && head.upgrade.as_deref() == Some("h2c") {
+        if status == 101 && head.upgrades_to("h2c") {
             // The answer comes on the first stream.
             let mut request = self.fifo.answer().unwrap_or_default();
             if request.request.is_none() {
@@ -155,13 +155,14 @@ impl Http {
             } else if self.fifo.is_empty() && matches!(self.asking, Asking::Queued) {
                 self.asking = Asking::Nothing;
             }
-            self.successor = Some(http2::upgraded(request, self.interim_bytes + part.bytes, self.reveal));
+            self.successor = Some(http2::upgraded(*request, self.interim_bytes + part.bytes, self.reveal));
             return After::Other(Some(&http2::PROTOCOL));
         }
         let method = self.fifo.front().map(|exchange| exchange.operation.as_str());
         let tunnel = status == 101 || method == Some("CONNECT") && (200..300).contains(&status);
         // Of whom it is not known what was asked, the next bytes tell whether it was HEAD.
         let bare = method == Some("HEAD") || method.is_none() && guess::response(bytes) == Guess::Sure;
+        let is_websocket = status == 101 && head.upgrades_to("websocket");
         let body = match head.framing {
             _ if tunnel || bare || status == 204 || status == 304 => Framing::None,
             Framing::None => Framing::UntilClose,
@@ -179,10 +180,10 @@ impl Http {
             Framing::None | Framing::Length(0) => self.message_ends(cx, Direction::ToClient),
             body => self.reading[Direction::ToClient.index()] = body.reading(),
         }
-        match (tunnel, head.upgrade.as_deref()) {
-            (false, _) => After::Http,
-            (true, Some("websocket")) if status == 101 => After::Other(Some(&websocket::PROTOCOL)),
-            (true, _) => After::Other(None),
+        match tunnel {
+            false => After::Http,
+            true if is_websocket => After::Other(Some(&websocket::PROTOCOL)),
+            true => After::Other(None),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use smol_str::SmolStr;
 
-use super::head::{Head, RequestLine, StatusLine};
+use super::head::{Head, RequestLine, StatusLine, is_ok};
 use crate::l7::{Attribute, Exchange, Part};
 use crate::record::Capture;
 use crate::reveal::Class;
@@ -21,7 +21,7 @@ impl Answering {
     /// Puts the two together.
     pub(in crate::l7) fn add_to(self, exchange: &mut Exchange) {
         let Self { line, part, body_bytes, capture, anomalies } = self;
-        let ok = line.status < 400;
+        let ok = is_ok(line.status);
         let status = text::number(line.status.into());
         exchange.response = Some(part);
         exchange.status = Some(status.clone());
@@ -41,10 +41,10 @@ impl Answering {
 }
 
 /// What a request's head says.
-pub(in crate::l7) fn asked(line: RequestLine, head: Head) -> Exchange {
+pub(in crate::l7) fn asked(line: RequestLine, head: Head<'_>) -> Box<Exchange> {
     let RequestLine { method, is_usual, target, revealed, version } = line;
     // In the order of their names, in which they are kept.
-    let mut exchange = Exchange::default();
+    let mut exchange = Box::<Exchange>::default();
     if method.is_empty() {
         // HTTP/2, and it is not known.
     } else if is_usual {
@@ -56,7 +56,7 @@ pub(in crate::l7) fn asked(line: RequestLine, head: Head) -> Exchange {
     if let Some(version) = version {
         exchange.set(Attribute::NetworkProtocolVersion, version);
     }
-    if let Some(host) = &head.host {
+    if let Some(host) = head.host() {
         let (name, port) = match host.rsplit_once(':') {
             Some((name, port)) if !name.contains(':') || name.ends_with(']') => {
                 (name, port.parse::<u64>().ok())
@@ -78,7 +78,7 @@ pub(in crate::l7) fn asked(line: RequestLine, head: Head) -> Exchange {
     if let Some(query) = query {
         exchange.set(Attribute::UrlQuery, query);
     }
-    if let Some(agent) = head.user_agent {
+    if let Some(agent) = head.user_agent() {
         exchange.set(Attribute::UserAgentOriginal, agent);
     }
     head.anomalies.iter().for_each(|what| exchange.anomaly(what));

@@ -86,7 +86,7 @@ impl Headers {
         if let Some(agent) = &self.user_agent {
             head.header("user-agent", agent.as_bytes());
         }
-        let mut exchange = asked(line, head);
+        let mut exchange = *asked(line, head);
         if self.is_call == Some(true) {
             grpc::name_call(&mut exchange);
         }

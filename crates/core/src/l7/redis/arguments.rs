@@ -1,9 +1,13 @@
 //! The arguments of one command, as far as anybody looks at them.
 
+use smol_str::SmolStr;
+
 /// Arguments beyond these are only counted.
-const ARGUMENTS_MAX: usize = 32;
+pub(super) const ARGUMENTS_MAX: usize = 32;
 /// Longer ones are values, or keys that nobody would read.
 const ARGUMENT_BYTES_MAX: u64 = 512;
+/// No name of a command, or of a part of it, is longer.
+pub(super) const WORD_BYTES_MAX: usize = 64;
 
 /// In one piece of memory, which is used again for the next command.
 #[derive(Debug, Default)]
@@ -58,10 +62,14 @@ impl Arguments {
         self.bytes.get(start..end)
     }
 
-    /// In capital letters.
-    pub(super) fn upper(&self, at: usize) -> Option<String> {
-        let text = std::str::from_utf8(self.get(at)?).ok()?;
-        Some(text.to_ascii_uppercase())
+    /// In capital letters, if it is so short that it may be a word of a command.
+    pub(super) fn upper(&self, at: usize) -> Option<SmolStr> {
+        let word = self.get(at)?;
+        let mut capitals = [0; WORD_BYTES_MAX];
+        let capitals = capitals.get_mut(..word.len())?;
+        capitals.copy_from_slice(word);
+        capitals.make_ascii_uppercase();
+        std::str::from_utf8(capitals).ok().map(SmolStr::new)
     }
 
     pub(super) fn number(&self, at: usize) -> Option<u64> {

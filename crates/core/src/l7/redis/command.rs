@@ -7,16 +7,14 @@
 
 use smol_str::{SmolStr, format_smolstr};
 
-use super::arguments::Arguments;
-use super::keys::{Keys, Shown, is_of_keyed_module, is_procedure, keys, shown};
+use super::arguments::{Arguments, WORD_BYTES_MAX};
+use super::keys::{Keys, Shown, is_of_keyed_module, is_procedure, known, shown};
 use crate::reveal::{Class, Reveal, names_password};
 
 /// Of the text of a command.
 const TEXT_BYTES_MAX: usize = 512;
 /// Of the names of its keys.
 const TARGET_BYTES_MAX: usize = 256;
-/// Most are no longer: memory for them is asked for once.
-const TEXT_BYTES_USUAL: usize = 48;
 /// Stands for what did not fit.
 const REST: &str = "...";
 const HIDDEN: &str = "?";
@@ -119,13 +117,14 @@ impl Subscription {
     /// By the name of the command, which is also that of its confirmation.
     pub(super) fn named(name: &[u8]) -> Option<Self> {
         let of = |of, ends| Some(Self { of, ends });
-        match name.to_ascii_uppercase().as_slice() {
-            b"SUBSCRIBE" => of(Channels::Named, false),
-            b"UNSUBSCRIBE" => of(Channels::Named, true),
-            b"PSUBSCRIBE" => of(Channels::Patterns, false),
-            b"PUNSUBSCRIBE" => of(Channels::Patterns, true),
-            b"SSUBSCRIBE" => of(Channels::Shards, false),
-            b"SUNSUBSCRIBE" => of(Channels::Shards, true),
+        let is = |expected: &[u8]| name.eq_ignore_ascii_case(expected);
+        match name.len() {
+            9 if is(b"SUBSCRIBE") => of(Channels::Named, false),
+            11 if is(b"UNSUBSCRIBE") => of(Channels::Named, true),
+            10 if is(b"PSUBSCRIBE") => of(Channels::Patterns, false),
+            12 if is(b"PUNSUBSCRIBE") => of(Channels::Patterns, true),
+            10 if is(b"SSUBSCRIBE") => of(Channels::Shards, false),
+            12 if is(b"SUNSUBSCRIBE") => of(Channels::Shards, true),
             _ => None,
         }
     }
@@ -146,39 +145,40 @@ const SUBCOMMANDS: &str = "
     UNBLOCK UNLOAD UNPAUSE USAGE USERS WHOAMI
 ";
 
-/// Reads a command; of one that is not whole, what was seen of it.
-pub(super) fn describe(arguments: &Arguments, reveal: Reveal) -> Command {
-    let name = arguments.upper(0).filter(|name| is_a_name(name));
-    if arguments.seen() == 0 {
-        return Command::unknown();
-    }
-    let mut keys = name.as_deref().and_then(keys);
-    let known = keys.is_some();
-    if name.as_deref().is_some_and(is_of_keyed_module) {
-        keys = Some(Keys::Places(1, 1));
-    }
-    // A line of text need not be a command at all.
-    let name = name.filter(|_| known || !arguments.inline).unwrap_or_else(|| HIDDEN.to_owned());
-    let subcommand = arguments.upper(1).filter(|word| {
-        keys == Some(Keys::Subcommand) && SUBCOMMANDS.split_ascii_whitespace().any(|one| one == word)
-    });
+/// Reads a command; of one that is not whole, what was seen of it. `scratch`: memory
+/// to write in.
+pub(super) fn describe(arguments: &Arguments, reveal: Reveal, scratch: &mut String) -> Command {
+    let Some(first) = (arguments.seen() > 0).then(|| arguments.get(0)) else { return Command::unknown() };
+    let (name, keys, known) = match first.and_then(known) {
+        Some((name, keys)) => (SmolStr::new_static(name), Some(keys), true),
+        None => {
+            let name = arguments.upper(0).filter(|name| is_a_name(name));
+            let keyed = name.as_deref().is_some_and(is_of_keyed_module);
+            // A line of text need not be a command at all.
+            let name = name.filter(|_| !arguments.inline).unwrap_or(SmolStr::new_static(HIDDEN));
+            (name, keyed.then_some(Keys::Places(1, 1)), false)
+        }
+    };
+    let has_subcommand = keys == Some(Keys::Subcommand);
+    let subcommand = if has_subcommand { arguments.upper(1) } else { None };
+    let subcommand = subcommand.filter(|word| SUBCOMMANDS.split_ascii_whitespace().any(|one| one == word));
     let shown = shown(&name, subcommand.as_deref(), keys.unwrap_or(Keys::None), arguments);
     let operation = match &subcommand {
         Some(subcommand) => format_smolstr!("{name} {subcommand}"),
-        None => SmolStr::new(&name),
+        None => name.clone(),
     };
-    let target = target(&shown, arguments);
+    let target = target(&shown, arguments, scratch);
     let holds_data = known && keys.is_some_and(Keys::are_of_data);
     let may_show = !reveal.is_empty() && holds_data && !target.as_deref().is_some_and(names_password);
     let shows_values = may_show && reveal.has(Class::RedisValues);
     let mut revealed = false;
-    let mut text = Text::new(TEXT_BYTES_MAX);
+    let mut text = Text::new(scratch, TEXT_BYTES_MAX);
     text.push(&operation);
     for place in 1 + usize::from(subcommand.is_some())..arguments.seen() {
         let is_shown = shown.contains(place);
         match arguments.get(place).filter(|_| is_shown || shows_values) {
             Some(argument) => {
-                text.push(&quoted(argument));
+                text.push_quoted(argument);
                 revealed |= !is_shown;
             }
             None => text.push(HIDDEN),
@@ -187,16 +187,15 @@ pub(super) fn describe(arguments: &Arguments, reveal: Reveal) -> Command {
     if arguments.total() > arguments.seen() as u64 {
         text.push(REST);
     }
+    let text = SmolStr::new(text.text);
     let is_script = matches!(keys, Some(Keys::Counted(2))) && !name.starts_with('B');
     let by_name = is_script && !matches!(name.as_str(), "EVAL" | "EVAL_RO");
+    let procedure = arguments.get(1).filter(|word| by_name && is_procedure(&operation, Some(word)));
     Command {
-        effect: effect(&name, subcommand.as_deref(), arguments),
+        effect: effect(&name, subcommand.as_deref(), keys, arguments),
         target,
-        text: text.into_text(),
-        procedure: arguments
-            .get(1)
-            .filter(|word| by_name && is_procedure(&operation, Some(word)))
-            .map(|word| quoted(word).into()),
+        text,
+        procedure: procedure.map(quoted),
         operation,
         errors_are_known: known && !is_script,
         revealed,
@@ -206,20 +205,20 @@ pub(super) fn describe(arguments: &Arguments, reveal: Reveal) -> Command {
 
 fn is_a_name(word: &str) -> bool {
     word.starts_with(|first: char| first.is_ascii_alphabetic())
-        && word.len() <= 64
+        && word.len() <= WORD_BYTES_MAX
         && word.chars().all(|one| one.is_ascii_alphanumeric() || matches!(one, '.' | '_' | '-'))
 }
 
-fn target(shown: &Shown, arguments: &Arguments) -> Option<SmolStr> {
-    let mut target = Text::new(TARGET_BYTES_MAX);
-    for place in &shown.keys {
-        match arguments.get(*place) {
-            Some(key) => target.push(&quoted(key)),
-            None if *place < arguments.seen() => target.push(HIDDEN),
+fn target(shown: &Shown, arguments: &Arguments, scratch: &mut String) -> Option<SmolStr> {
+    let mut target = Text::new(scratch, TARGET_BYTES_MAX);
+    for place in shown.keys.iter() {
+        match arguments.get(place) {
+            Some(key) => target.push_quoted(key),
+            None if place < arguments.seen() => target.push(HIDDEN),
             None => {}
         }
     }
-    Some(target.into_text()).filter(|target| !target.is_empty())
+    (!target.text.is_empty()).then(|| SmolStr::new(target.text))
 }
 
 pub(super) fn reply_mode(arguments: &Arguments) -> Option<ReplyMode> {
@@ -234,7 +233,10 @@ pub(super) fn reply_mode(arguments: &Arguments) -> Option<ReplyMode> {
     }
 }
 
-fn effect(name: &str, subcommand: Option<&str>, arguments: &Arguments) -> Effect {
+fn effect(name: &str, subcommand: Option<&str>, keys: Option<Keys>, arguments: &Arguments) -> Effect {
+    if !matches!(keys, Some(Keys::None | Keys::Subcommand | Keys::From(_))) {
+        return Effect::None; // it is about data
+    }
     if let Some(subscription) = Subscription::named(name.as_bytes()) {
         let channels = arguments.total().saturating_sub(1);
         return match (channels, subscription.ends) {
@@ -260,41 +262,63 @@ fn effect(name: &str, subcommand: Option<&str>, arguments: &Arguments) -> Effect
 }
 
 /// As the command line client shows it: in quotes, where it would not be one word.
-pub(super) fn quoted(word: &[u8]) -> String {
-    let plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\') || *byte >= 0x80;
+pub(super) fn quoted(word: &[u8]) -> SmolStr {
+    let mut text = String::new();
+    push_quoted(&mut text, word);
+    text.into()
+}
+
+fn push_quoted(text: &mut String, word: &[u8]) {
+    let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\') || byte >= 0x80;
     match std::str::from_utf8(word) {
-        Ok(text) if !word.is_empty() && word != b"?" && word.iter().all(plain) => text.to_owned(),
+        Ok(word) if !word.is_empty() && word != HIDDEN && word.bytes().all(plain) => {
+            text.push_str(word);
+        }
         _ => {
-            let inner: String = word.iter().flat_map(|byte| byte.escape_ascii()).map(char::from).collect();
-            format!("\"{inner}\"")
+            text.push('"');
+            text.extend(word.iter().flat_map(|byte| byte.escape_ascii()).map(char::from));
+            text.push('"');
         }
     }
 }
 
 /// Words, as far as there is room.
-struct Text {
-    text: String,
+struct Text<'a> {
+    text: &'a mut String,
     bytes_max: usize,
     full: bool,
 }
 
-impl Text {
-    fn new(bytes_max: usize) -> Self {
-        Self { text: String::with_capacity(TEXT_BYTES_USUAL), bytes_max, full: false }
+impl<'a> Text<'a> {
+    /// Begins with nothing, whatever stood in `text`.
+    fn new(text: &'a mut String, bytes_max: usize) -> Self {
+        text.clear();
+        Self { text, bytes_max, full: false }
     }
 
     fn push(&mut self, word: &str) {
+        self.push_by(|text| text.push_str(word));
+    }
+
+    fn push_quoted(&mut self, word: &[u8]) {
+        self.push_by(|text| push_quoted(text, word));
+    }
+
+    fn push_by(&mut self, push: impl FnOnce(&mut String)) {
         if self.full {
             return;
         }
-        self.full = self.text.len() + word.len() + REST.len() + 2 > self.bytes_max;
-        if !self.text.is_empty() {
+        let before = self.text.len();
+        if before > 0 {
             self.text.push(' ');
         }
-        self.text.push_str(if self.full { REST } else { word });
-    }
-
-    fn into_text(self) -> SmolStr {
-        self.text.into()
+        let start = self.text.len();
+        push(self.text);
+        let word_bytes = self.text.len() - start;
+        self.full = before + word_bytes + REST.len() + 2 > self.bytes_max;
+        if self.full {
+            self.text.truncate(start);
+            self.text.push_str(REST);
+        }
     }
 }

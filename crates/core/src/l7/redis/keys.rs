@@ -1,6 +1,11 @@
 //! Which arguments of a command may be shown, by their places.
 
-use super::arguments::Arguments;
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use foldhash::fast::RandomState;
+
+use super::arguments::{ARGUMENTS_MAX, Arguments};
 use super::command::reply_mode;
 
 /// Where the keys stand.
@@ -34,194 +39,85 @@ impl Keys {
     }
 }
 
-/// Whether the server knows a command of this name (in capital letters).
-pub(super) fn is_known(name: &str) -> bool {
-    keys(name).is_some()
-}
+/// The commands that servers know, by where their keys stand.
+const COMMANDS: [(Keys, &str); 14] = [
+    (
+        Keys::Places(1, 1),
+        "
+            GET SET SETNX SETEX PSETEX GETSET GETDEL GETEX APPEND STRLEN INCR DECR INCRBY DECRBY
+            INCRBYFLOAT SETRANGE GETRANGE SUBSTR GETBIT SETBIT BITCOUNT BITPOS BITFIELD BITFIELD_RO DELEX
+            DIGEST EXPIRE PEXPIRE EXPIREAT PEXPIREAT EXPIRETIME PEXPIRETIME TTL PTTL PERSIST TYPE DUMP
+            RESTORE RESTORE-ASKING MOVE SORT SORT_RO LPUSH RPUSH LPUSHX RPUSHX LPOP RPOP LLEN LINDEX LSET
+            LRANGE LREM LTRIM LINSERT LPOS SADD SREM SCARD SMEMBERS SISMEMBER SMISMEMBER SPOP SRANDMEMBER
+            SSCAN ZADD ZREM ZCARD ZCOUNT ZSCORE ZMSCORE ZRANK ZREVRANK ZINCRBY ZRANGE ZREVRANGE
+            ZRANGEBYSCORE ZREVRANGEBYSCORE ZRANGEBYLEX ZREVRANGEBYLEX ZREMRANGEBYRANK ZREMRANGEBYSCORE
+            ZREMRANGEBYLEX ZLEXCOUNT ZPOPMIN ZPOPMAX ZRANDMEMBER ZSCAN HSET HGET HMSET HMGET HGETALL HDEL
+            HLEN HEXISTS HKEYS HVALS HSETNX HINCRBY HINCRBYFLOAT HSTRLEN HSCAN HRANDFIELD HEXPIRE HPEXPIRE
+            HEXPIREAT HPEXPIREAT HTTL HPTTL HPERSIST HEXPIRETIME HPEXPIRETIME HGETDEL HGETEX HSETEX PFADD
+            GEOADD GEODIST GEOHASH GEOPOS GEORADIUS GEORADIUS_RO GEORADIUSBYMEMBER GEORADIUSBYMEMBER_RO
+            GEOSEARCH XADD XLEN XRANGE XREVRANGE XDEL XDELEX XTRIM XACK XACKDEL XCLAIM XAUTOCLAIM XPENDING
+            XSETID PUBLISH SPUBLISH VADD VCARD VDIM VEMB VGETATTR VINFO VLINKS VRANDMEMBER VREM VSETATTR
+            VSIM KEYS
+        ",
+    ),
+    (
+        Keys::Places(1, 2),
+        "
+            RENAME RENAMENX SMOVE RPOPLPUSH BRPOPLPUSH LMOVE BLMOVE COPY LCS ZRANGESTORE GEOSEARCHSTORE
+        ",
+    ),
+    (
+        Keys::From(1),
+        "
+            DEL UNLINK EXISTS TOUCH MGET SINTER SUNION SDIFF SINTERSTORE SUNIONSTORE SDIFFSTORE PFCOUNT
+            PFMERGE WATCH SUBSCRIBE PSUBSCRIBE SSUBSCRIBE UNSUBSCRIBE PUNSUBSCRIBE SUNSUBSCRIBE
+        ",
+    ),
+    (Keys::From(2), "BITOP"),
+    (Keys::AllButLast, "BLPOP BRPOP BZPOPMIN BZPOPMAX"),
+    (Keys::Pairs, "MSET MSETNX"),
+    (Keys::Counted(1), "ZUNION ZINTER ZDIFF SINTERCARD ZINTERCARD LMPOP ZMPOP MSETEX"),
+    (Keys::Counted(2), "BLMPOP BZMPOP EVAL EVALSHA EVAL_RO EVALSHA_RO FCALL FCALL_RO"),
+    (Keys::Stored, "ZUNIONSTORE ZINTERSTORE ZDIFFSTORE"),
+    (Keys::Streams(1), "XREAD"),
+    (Keys::Streams(4), "XREADGROUP"),
+    (Keys::Migrate, "MIGRATE"),
+    (
+        Keys::Subcommand,
+        "
+            CLIENT CONFIG ACL OBJECT MEMORY XINFO XGROUP SCRIPT FUNCTION PUBSUB CLUSTER COMMAND DEBUG
+            LATENCY SLOWLOG MODULE SENTINEL REPLCONF
+        ",
+    ),
+    (
+        Keys::None,
+        "
+            AUTH HELLO PING ECHO QUIT RESET SELECT SWAPDB INFO DBSIZE FLUSHALL FLUSHDB SAVE BGSAVE
+            BGREWRITEAOF LASTSAVE SHUTDOWN REPLICAOF SLAVEOF FAILOVER ROLE SYNC PSYNC MONITOR MULTI EXEC
+            DISCARD UNWATCH WAIT WAITAOF RANDOMKEY SCAN TIME LOLWUT READONLY READWRITE ASKING PFSELFTEST
+            PFDEBUG
+        ",
+    ),
+];
+/// The longest of their names.
+const NAME_BYTES_MAX: usize = 24;
 
-pub(super) fn keys(name: &str) -> Option<Keys> {
-    Some(match name {
-        "GET"
-        | "SET"
-        | "SETNX"
-        | "SETEX"
-        | "PSETEX"
-        | "GETSET"
-        | "GETDEL"
-        | "GETEX"
-        | "APPEND"
-        | "STRLEN"
-        | "INCR"
-        | "DECR"
-        | "INCRBY"
-        | "DECRBY"
-        | "INCRBYFLOAT"
-        | "SETRANGE"
-        | "GETRANGE"
-        | "SUBSTR"
-        | "GETBIT"
-        | "SETBIT"
-        | "BITCOUNT"
-        | "BITPOS"
-        | "BITFIELD"
-        | "BITFIELD_RO"
-        | "DELEX"
-        | "DIGEST"
-        | "EXPIRE"
-        | "PEXPIRE"
-        | "EXPIREAT"
-        | "PEXPIREAT"
-        | "EXPIRETIME"
-        | "PEXPIRETIME"
-        | "TTL"
-        | "PTTL"
-        | "PERSIST"
-        | "TYPE"
-        | "DUMP"
-        | "RESTORE"
-        | "RESTORE-ASKING"
-        | "MOVE"
-        | "SORT"
-        | "SORT_RO"
-        | "LPUSH"
-        | "RPUSH"
-        | "LPUSHX"
-        | "RPUSHX"
-        | "LPOP"
-        | "RPOP"
-        | "LLEN"
-        | "LINDEX"
-        | "LSET"
-        | "LRANGE"
-        | "LREM"
-        | "LTRIM"
-        | "LINSERT"
-        | "LPOS"
-        | "SADD"
-        | "SREM"
-        | "SCARD"
-        | "SMEMBERS"
-        | "SISMEMBER"
-        | "SMISMEMBER"
-        | "SPOP"
-        | "SRANDMEMBER"
-        | "SSCAN"
-        | "ZADD"
-        | "ZREM"
-        | "ZCARD"
-        | "ZCOUNT"
-        | "ZSCORE"
-        | "ZMSCORE"
-        | "ZRANK"
-        | "ZREVRANK"
-        | "ZINCRBY"
-        | "ZRANGE"
-        | "ZREVRANGE"
-        | "ZRANGEBYSCORE"
-        | "ZREVRANGEBYSCORE"
-        | "ZRANGEBYLEX"
-        | "ZREVRANGEBYLEX"
-        | "ZREMRANGEBYRANK"
-        | "ZREMRANGEBYSCORE"
-        | "ZREMRANGEBYLEX"
-        | "ZLEXCOUNT"
-        | "ZPOPMIN"
-        | "ZPOPMAX"
-        | "ZRANDMEMBER"
-        | "ZSCAN"
-        | "HSET"
-        | "HGET"
-        | "HMSET"
-        | "HMGET"
-        | "HGETALL"
-        | "HDEL"
-        | "HLEN"
-        | "HEXISTS"
-        | "HKEYS"
-        | "HVALS"
-        | "HSETNX"
-        | "HINCRBY"
-        | "HINCRBYFLOAT"
-        | "HSTRLEN"
-        | "HSCAN"
-        | "HRANDFIELD"
-        | "HEXPIRE"
-        | "HPEXPIRE"
-        | "HEXPIREAT"
-        | "HPEXPIREAT"
-        | "HTTL"
-        | "HPTTL"
-        | "HPERSIST"
-        | "HEXPIRETIME"
-        | "HPEXPIRETIME"
-        | "HGETDEL"
-        | "HGETEX"
-        | "HSETEX"
-        | "PFADD"
-        | "GEOADD"
-        | "GEODIST"
-        | "GEOHASH"
-        | "GEOPOS"
-        | "GEORADIUS"
-        | "GEORADIUS_RO"
-        | "GEORADIUSBYMEMBER"
-        | "GEORADIUSBYMEMBER_RO"
-        | "GEOSEARCH"
-        | "XADD"
-        | "XLEN"
-        | "XRANGE"
-        | "XREVRANGE"
-        | "XDEL"
-        | "XDELEX"
-        | "XTRIM"
-        | "XACK"
-        | "XACKDEL"
-        | "XCLAIM"
-        | "XAUTOCLAIM"
-        | "XPENDING"
-        | "XSETID"
-        | "PUBLISH"
-        | "SPUBLISH"
-        | "VADD"
-        | "VCARD"
-        | "VDIM"
-        | "VEMB"
-        | "VGETATTR"
-        | "VINFO"
-        | "VLINKS"
-        | "VRANDMEMBER"
-        | "VREM"
-        | "VSETATTR"
-        | "VSIM"
-        | "KEYS" => Keys::Places(1, 1),
-        "RENAME" | "RENAMENX" | "SMOVE" | "RPOPLPUSH" | "BRPOPLPUSH" | "LMOVE" | "BLMOVE" | "COPY"
-        | "LCS" | "ZRANGESTORE" | "GEOSEARCHSTORE" => Keys::Places(1, 2),
-        "DEL" | "UNLINK" | "EXISTS" | "TOUCH" | "MGET" | "SINTER" | "SUNION" | "SDIFF" | "SINTERSTORE"
-        | "SUNIONSTORE" | "SDIFFSTORE" | "PFCOUNT" | "PFMERGE" | "WATCH" | "SUBSCRIBE" | "PSUBSCRIBE"
-        | "SSUBSCRIBE" | "UNSUBSCRIBE" | "PUNSUBSCRIBE" | "SUNSUBSCRIBE" => Keys::From(1),
-        "BITOP" => Keys::From(2),
-        "BLPOP" | "BRPOP" | "BZPOPMIN" | "BZPOPMAX" => Keys::AllButLast,
-        "MSET" | "MSETNX" => Keys::Pairs,
-        "ZUNION" | "ZINTER" | "ZDIFF" | "SINTERCARD" | "ZINTERCARD" | "LMPOP" | "ZMPOP" | "MSETEX" => {
-            Keys::Counted(1)
-        }
-        "BLMPOP" | "BZMPOP" | "EVAL" | "EVALSHA" | "EVAL_RO" | "EVALSHA_RO" | "FCALL" | "FCALL_RO" => {
-            Keys::Counted(2)
-        }
-        "ZUNIONSTORE" | "ZINTERSTORE" | "ZDIFFSTORE" => Keys::Stored,
-        "XREAD" => Keys::Streams(1),
-        "XREADGROUP" => Keys::Streams(4),
-        "MIGRATE" => Keys::Migrate,
-        "CLIENT" | "CONFIG" | "ACL" | "OBJECT" | "MEMORY" | "XINFO" | "XGROUP" | "SCRIPT" | "FUNCTION"
-        | "PUBSUB" | "CLUSTER" | "COMMAND" | "DEBUG" | "LATENCY" | "SLOWLOG" | "MODULE" | "SENTINEL"
-        | "REPLCONF" => Keys::Subcommand,
-        "AUTH" | "HELLO" | "PING" | "ECHO" | "QUIT" | "RESET" | "SELECT" | "SWAPDB" | "INFO" | "DBSIZE"
-        | "FLUSHALL" | "FLUSHDB" | "SAVE" | "BGSAVE" | "BGREWRITEAOF" | "LASTSAVE" | "SHUTDOWN"
-        | "REPLICAOF" | "SLAVEOF" | "FAILOVER" | "ROLE" | "SYNC" | "PSYNC" | "MONITOR" | "MULTI" | "EXEC"
-        | "DISCARD" | "UNWATCH" | "WAIT" | "WAITAOF" | "RANDOMKEY" | "SCAN" | "TIME" | "LOLWUT"
-        | "READONLY" | "READWRITE" | "ASKING" | "PFSELFTEST" | "PFDEBUG" => Keys::None,
-        _ => return None,
-    })
+/// The same by name, because every command is looked up.
+static KEYS: LazyLock<HashMap<&[u8], (&str, Keys), RandomState>> = LazyLock::new(|| {
+    let names = |(keys, names): (Keys, &'static str)| {
+        names.split_ascii_whitespace().map(move |name| (name.as_bytes(), (name, keys)))
+    };
+    COMMANDS.into_iter().flat_map(names).collect()
+});
+
+/// The name of a command that servers know, in capital letters, and where its keys
+/// stand. It may be given in any letters.
+pub(super) fn known(name: &[u8]) -> Option<(&'static str, Keys)> {
+    let mut capitals = [0; NAME_BYTES_MAX];
+    let capitals = capitals.get_mut(..name.len())?;
+    capitals.copy_from_slice(name);
+    capitals.make_ascii_uppercase();
+    KEYS.get(&*capitals).copied()
 }
 
 /// Whether commands of this module begin with a key (or the name of an index).
@@ -241,17 +137,53 @@ pub(super) fn is_of_keyed_module(name: &str) -> bool {
     modules.iter().any(|module| name.starts_with(module)) && !named_otherwise.contains(&name)
 }
 
+/// Some of a command's arguments.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Places(u32);
+
+const _: () = assert!(ARGUMENTS_MAX <= u32::BITS as usize);
+
+impl Places {
+    fn one(place: usize) -> Self {
+        std::iter::once(place).collect()
+    }
+
+    pub(super) fn contains(self, place: usize) -> bool {
+        u32::try_from(place)
+            .ok()
+            .and_then(|place| 1_u32.checked_shl(place))
+            .is_some_and(|bit| self.0 & bit != 0)
+    }
+
+    /// In their order.
+    pub(super) fn iter(self) -> impl Iterator<Item = usize> {
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let place = (left != 0).then(|| left.trailing_zeros() as usize);
+            left &= left.wrapping_sub(1);
+            place
+        })
+    }
+}
+
+impl FromIterator<usize> for Places {
+    fn from_iter<I: IntoIterator<Item = usize>>(places: I) -> Self {
+        let bit = |place| u32::try_from(place).ok().and_then(|place| 1_u32.checked_shl(place)).unwrap_or(0);
+        Self(places.into_iter().fold(0, |all, place| all | bit(place)))
+    }
+}
+
 /// Which arguments are shown.
 pub(super) struct Shown {
     /// The keys among them.
-    pub(super) keys: Vec<usize>,
+    pub(super) keys: Places,
     /// Not keys, and not secret either.
-    others: Vec<usize>,
+    others: Places,
 }
 
 impl Shown {
     pub(super) fn contains(&self, place: usize) -> bool {
-        self.keys.contains(&place) || self.others.contains(&place)
+        self.keys.contains(place) || self.others.contains(place)
     }
 }
 
@@ -262,8 +194,8 @@ pub(super) fn shown(name: &str, subcommand: Option<&str>, keys: Keys, arguments:
         let count = usize::try_from(arguments.number(at).unwrap_or(0)).unwrap_or(usize::MAX);
         at + 1..at.saturating_add(1).saturating_add(count).min(seen)
     };
-    let keys: Vec<usize> = match keys {
-        Keys::None => vec![],
+    let keys: Places = match keys {
+        Keys::None => Places::default(),
         Keys::Places(first, last) => (first..=last).collect(),
         Keys::From(first) => (first..seen).collect(),
         Keys::AllButLast => (1..seen.min(total.saturating_sub(1))).collect(),
@@ -272,36 +204,34 @@ pub(super) fn shown(name: &str, subcommand: Option<&str>, keys: Keys, arguments:
         Keys::Stored => std::iter::once(1).chain(counted(2)).collect(),
         Keys::Streams(from) => match (from..seen).find(|at| arguments.is_word(*at, "STREAMS")) {
             Some(word) => (word + 1..seen.min(word + 1 + total.saturating_sub(word + 1) / 2)).collect(),
-            None => vec![],
+            None => Places::default(),
         },
         Keys::Migrate => migrated(arguments),
         Keys::Subcommand => match (name, subcommand) {
             ("OBJECT" | "XINFO" | "XGROUP", Some(_))
             | ("MEMORY", Some("USAGE"))
-            | ("DEBUG", Some("OBJECT")) => {
-                vec![2]
-            }
-            _ => vec![],
+            | ("DEBUG", Some("OBJECT")) => Places::one(2),
+            _ => Places::default(),
         },
     };
     let is_number = |at: usize| arguments.number(at).is_some_and(|number| number < 1_000_000);
     let others = match (name, subcommand) {
-        ("SELECT" | "HELLO", None) if is_number(1) => vec![1],
+        ("SELECT" | "HELLO", None) if is_number(1) => Places::one(1),
         ("EVALSHA" | "EVALSHA_RO" | "FCALL" | "FCALL_RO", None) if is_procedure(name, arguments.get(1)) => {
-            vec![1]
+            Places::one(1)
         }
-        ("CLIENT", Some("REPLY")) if reply_mode(arguments).is_some() => vec![2],
-        ("CONFIG", Some("GET")) if is_parameter(arguments.get(2)) => vec![2],
-        ("CONFIG", Some("SET")) if total > 3 && is_parameter(arguments.get(2)) => vec![2],
-        _ => vec![],
+        ("CLIENT", Some("REPLY")) if reply_mode(arguments).is_some() => Places::one(2),
+        ("CONFIG", Some("GET")) if is_parameter(arguments.get(2)) => Places::one(2),
+        ("CONFIG", Some("SET")) if total > 3 && is_parameter(arguments.get(2)) => Places::one(2),
+        _ => Places::default(),
     };
     Shown { keys, others }
 }
 
 /// `MIGRATE host port key db timeout [COPY] [REPLACE] [AUTH password] [AUTH2 user password] [KEYS key ...]`
-fn migrated(arguments: &Arguments) -> Vec<usize> {
-    let mut keys: Vec<usize> =
-        arguments.get(3).filter(|key| !key.is_empty()).map(|_| 3).into_iter().collect();
+fn migrated(arguments: &Arguments) -> Places {
+    let first: Option<usize> = arguments.get(3).filter(|key| !key.is_empty()).map(|_| 3);
+    let mut rest = 0..0;
     let mut place = 6;
     while place < arguments.seen() {
         match arguments.upper(place).as_deref() {
@@ -309,13 +239,13 @@ fn migrated(arguments: &Arguments) -> Vec<usize> {
             Some("AUTH") => place += 2,
             Some("AUTH2") => place += 3,
             Some("KEYS") => {
-                keys.extend(place + 1..arguments.seen());
+                rest = place + 1..arguments.seen();
                 break;
             }
             _ => break,
         }
     }
-    keys
+    first.into_iter().chain(rest).collect()
 }
 
 /// Whether this is what a parameter of the server is called like.

@@ -1,7 +1,12 @@
 //! The lines that say what follows, and how long it is.
 
+use memchr::memchr;
+
 /// The longest number, its type, its sign and the end of the line.
 const LENGTH_LINE_BYTES_MAX: usize = 24;
+
+/// Type and digits of a number of which no sum is too large.
+const DIGITS_USUAL: usize = 16;
 
 /// What stands behind a type: a length or a count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +22,19 @@ pub(super) enum Length {
 
 /// Reads a line that begins with a type, such as `$12`.
 pub(super) fn length(bytes: &[u8]) -> Length {
+    // Nearly all are a few digits.
+    let mut number = 0;
+    for (at, byte) in bytes.iter().enumerate().take(DIGITS_USUAL).skip(1) {
+        match byte {
+            b'0'..=b'9' => number = number * 10 + i64::from(byte - b'0'),
+            b'\r' if at > 1 && bytes.get(at + 1) == Some(&b'\n') => return Length::Is(number, at + 2),
+            _ => break,
+        }
+    }
+    any_length(bytes)
+}
+
+fn any_length(bytes: &[u8]) -> Length {
     let head = bytes.get(..LENGTH_LINE_BYTES_MAX).unwrap_or(bytes);
     let Some(end) = head.iter().position(|byte| *byte == b'\n') else {
         let text = head.get(1..).unwrap_or_default();
@@ -51,7 +69,7 @@ pub(super) struct LineSearch {
 impl LineSearch {
     pub(super) fn find<'a>(&mut self, bytes: &'a [u8], bytes_max: usize) -> Line<'a> {
         let from = self.scanned.min(bytes.len());
-        match bytes.iter().skip(from).position(|byte| *byte == b'\n') {
+        match bytes.get(from..).and_then(|rest| memchr(b'\n', rest)) {
             Some(after) if from + after < bytes_max => {
                 self.scanned = 0;
                 let end = from + after;

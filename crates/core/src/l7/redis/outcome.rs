@@ -1,12 +1,13 @@
 //! From what was read to an exchange: statuses and errors, redacted.
 
-use smol_str::{SmolStr, ToSmolStr};
+use smol_str::SmolStr;
 
 use super::Asked;
-use super::command::{Command, quoted};
+use super::command::quoted;
 use super::reply::Reply;
 use crate::l7::{Attribute, Exchange};
 use crate::reveal::{self, Class};
+use crate::text::number;
 
 /// Simple answers that are words of the server, not data.
 const WORDS: &[&str] = &[
@@ -46,33 +47,44 @@ const CODE_BYTES_MAX: usize = 32;
 const ERROR_BYTES_MAX: usize = 512;
 
 /// A command with its answer, as far as they are known.
-pub(super) fn exchange(asked: Option<&Asked>, reply: Option<&Reply>, database: Option<u64>) -> Exchange {
-    let mut exchange = Exchange::default();
-    exchange.set(Attribute::DbSystemName, SmolStr::new_static("redis"));
+pub(super) fn exchange(asked: Option<Asked>, reply: Option<&Reply>, database: Option<u64>) -> Box<Exchange> {
+    // Attributes in the order of their names, in which they are kept.
+    let mut exchange = Box::<Exchange>::default();
+    if let Some(database) = database {
+        exchange.set(Attribute::DbNamespace, number(database));
+    }
+    let mut errors = Errors::default();
     if let Some(Asked { command, request, .. }) = asked {
-        exchange.operation.clone_from(&command.operation);
-        exchange.target.clone_from(&command.target);
+        errors = Errors { are_known: command.errors_are_known, are_shown: command.shows_errors };
         exchange.request = Some(request.part);
         exchange.note(request.capture);
         exchange.set(Attribute::DbOperationName, command.operation.clone());
-        exchange.set(Attribute::DbQueryText, command.text.clone());
+        exchange.set(Attribute::DbQueryText, command.text);
+        if let Some(procedure) = command.procedure {
+            exchange.set(Attribute::DbStoredProcedureName, procedure);
+        }
+        exchange.operation = command.operation;
+        exchange.target = command.target;
         if command.revealed {
             exchange.revealed.insert(Class::RedisValues);
         }
-        if let Some(procedure) = &command.procedure {
-            exchange.set(Attribute::DbStoredProcedureName, procedure.clone());
-        }
     }
-    if let Some(database) = database {
-        exchange.set(Attribute::DbNamespace, database.to_smolstr());
-    }
+    exchange.set(Attribute::DbSystemName, SmolStr::new_static("redis"));
     if let Some(reply) = reply {
         exchange.response = Some(reply.part);
         exchange.note(reply.capture);
-        let command = asked.map(|asked| &asked.command);
-        answer(&mut exchange, reply, command);
+        answer(&mut exchange, reply, errors);
     }
     exchange
+}
+
+/// What is known of errors about a command.
+#[derive(Default)]
+struct Errors {
+    /// They are made by the server itself.
+    are_known: bool,
+    /// What it quotes in them may be shown.
+    are_shown: bool,
 }
 
 /// What the server sent without being asked each time.
@@ -82,8 +94,7 @@ pub(super) fn push(reply: &Reply) -> Exchange {
     let label = reply.label.as_deref().unwrap_or_default();
     let known = PUSHES.iter().find(|push| push.as_bytes() == label);
     exchange.operation = SmolStr::new_static(known.unwrap_or(&"push"));
-    exchange.target =
-        reply.channel.as_deref().filter(|_| known.is_some()).map(|channel| quoted(channel).into());
+    exchange.target = reply.channel.as_deref().filter(|_| known.is_some()).map(quoted);
     exchange.status = reply.kind.map(|kind| SmolStr::new_static(kind_name(kind)));
     exchange.response = Some(reply.part);
     exchange.note(reply.capture);
@@ -99,14 +110,13 @@ pub(super) fn batch(exchange: &mut Exchange, commands: u64) {
     }
 }
 
-fn answer(exchange: &mut Exchange, reply: &Reply, command: Option<&Command>) {
+fn answer(exchange: &mut Exchange, reply: &Reply, errors: Errors) {
     let Some(kind) = reply.kind else { return };
-    let error = if reply.is_error() { Some(&reply.text) } else { reply.inner_error.as_ref() };
+    let error = if reply.is_error() { Some(reply.text.as_slice()) } else { reply.inner_error.as_deref() };
     exchange.ok = Some(error.is_none());
     if let Some(error) = error {
-        let from_server = command.is_some_and(|command| command.errors_are_known);
-        let (code, mut text) = redacted(error, from_server);
-        if command.is_some_and(|command| command.shows_errors)
+        let (code, mut text) = redacted(error, errors.are_known);
+        if errors.are_shown
             && let Some(shown) = reveal::shown(&String::from_utf8_lossy(error)).filter(|shown| *shown != text)
         {
             exchange.revealed.insert(Class::ErrorText);
@@ -122,7 +132,7 @@ fn answer(exchange: &mut Exchange, reply: &Reply, command: Option<&Command>) {
             return;
         }
     }
-    let text = WORDS.iter().find(|word| kind == b'+' && word.as_bytes() == reply.text);
+    let text = WORDS.iter().find(|word| kind == b'+' && word.as_bytes() == reply.text.as_slice());
     let name = if reply.null { "nil" } else { kind_name(kind) };
     exchange.status = Some(SmolStr::new_static(text.unwrap_or(&name)));
 }

@@ -1,6 +1,6 @@
 //! Which answer belongs to which command.
 
-use super::command::{self, Channels, Effect, ReplyMode, Subscription};
+use super::command::{Channels, Effect, ReplyMode, Subscription};
 use super::reply::Reply;
 use super::{Asked, Redis, Subscribed, outcome, probe};
 use crate::l7::{Context, Why};
@@ -11,7 +11,7 @@ impl Redis {
     pub(super) fn request(&mut self, cx: &mut Context<'_>) -> Result<(), Why> {
         let Some(request) = self.requests.take() else { return Ok(()) };
 
-        let command = command::describe(&self.requests.arguments, self.reveal);
+        let command = self.requests.describe(self.reveal);
         let effect = command.effect;
         if effect == Effect::Acknowledge {
             return Err(Why::NoRequests);
@@ -56,7 +56,7 @@ impl Redis {
         }
         if unclear || silent {
             self.silence |= silent;
-            cx.emit(outcome::exchange(Some(&asked), None, None));
+            cx.emit(outcome::exchange(Some(asked), None, None));
             return Ok(());
         }
         self.silence = false;
@@ -65,11 +65,11 @@ impl Redis {
         if self.unsettled && matches!(effect, Effect::Subscription(..)) {
             // Its answers say themselves what they are.
             self.pending.lose_requests(false);
-            self.unpaired(cx, &asked, self.doubt);
+            self.unpaired(cx, asked, self.doubt);
             return Ok(());
         }
         if let Err(refused) = self.pending.ask(asked) {
-            self.unpaired(cx, &refused, self.doubt);
+            self.unpaired(cx, refused, self.doubt);
         } else if !self.unsettled {
             self.doubt = None;
         }
@@ -77,9 +77,10 @@ impl Redis {
     }
 
     /// A command without its answer.
-    pub(super) fn unpaired(&mut self, cx: &mut Context<'_>, asked: &Asked, capture: Option<Capture>) {
+    pub(super) fn unpaired(&mut self, cx: &mut Context<'_>, mut asked: Asked, capture: Option<Capture>) {
         self.pending_bytes = self.pending_bytes.saturating_sub(asked.command.memory_bytes());
-        let reply = asked.confirmed.as_deref().map(|(reply, _)| reply);
+        let confirmed = asked.confirmed.take();
+        let reply = confirmed.as_deref().map(|(reply, _)| reply);
         let mut exchange = outcome::exchange(Some(asked), reply, None);
         if let Some(capture) = capture {
             exchange.note(capture);
@@ -90,7 +91,7 @@ impl Redis {
     /// Nothing that waits can be paired.
     pub(super) fn give_up_pending(&mut self, cx: &mut Context<'_>, capture: Capture) {
         for asked in self.pending.lose_answers() {
-            self.unpaired(cx, &asked, Some(capture));
+            self.unpaired(cx, asked, Some(capture));
         }
         self.doubt = self.doubt.max(Some(capture));
     }
@@ -147,7 +148,7 @@ impl Redis {
         self.unsettled &= since != 1 || !self.pending.is_empty();
         let asked = match asked {
             Some(asked) if asked.unsettled => {
-                self.unpaired(cx, &asked, self.doubt);
+                self.unpaired(cx, asked, self.doubt);
                 None
             }
             asked => asked,
@@ -167,18 +168,22 @@ impl Redis {
         let effect = asked.command.effect;
         let queued = self.queued;
         self.happened(effect, reply);
-        let mut exchange = outcome::exchange(Some(&asked), Some(reply), self.database);
+        let mut exchange = outcome::exchange(Some(asked), Some(reply), self.database);
         if effect == Effect::Exec {
             outcome::batch(&mut exchange, queued);
         }
         cx.emit(exchange);
         let streams = matches!(effect, Effect::Monitor | Effect::Replicate);
-        if streams && !reply.is_error() && reply.text != b"QUEUED" { Err(Why::NoRequests) } else { Ok(()) }
+        if streams && !reply.is_error() && reply.text.as_slice() != b"QUEUED" {
+            Err(Why::NoRequests)
+        } else {
+            Ok(())
+        }
     }
 
     /// What an answered command changed.
     fn happened(&mut self, effect: Effect, reply: &Reply) {
-        let queued = reply.kind == Some(b'+') && reply.text == b"QUEUED";
+        let queued = reply.kind == Some(b'+') && reply.text.as_slice() == b"QUEUED";
         if queued {
             self.queued += 1;
         }
@@ -235,10 +240,11 @@ impl Redis {
         if left > 0 {
             return;
         }
-        if let Some(asked) = self.pending.answer() {
+        if let Some(mut asked) = self.pending.answer() {
             self.pending_bytes = self.pending_bytes.saturating_sub(asked.command.memory_bytes());
-            let reply = asked.confirmed.as_deref().map(|(reply, _)| reply);
-            cx.emit(outcome::exchange(Some(&asked), reply, self.database));
+            let confirmed = asked.confirmed.take();
+            let reply = confirmed.as_deref().map(|(reply, _)| reply);
+            cx.emit(outcome::exchange(Some(asked), reply, self.database));
         }
     }
 
@@ -270,7 +276,7 @@ impl Redis {
         if clear && let Some(asked) = self.pending.answer() {
             reply.capture = reply.capture.max(capture);
             self.pending_bytes = self.pending_bytes.saturating_sub(asked.command.memory_bytes());
-            cx.emit(outcome::exchange(Some(&asked), Some(&reply), self.database));
+            cx.emit(outcome::exchange(Some(asked), Some(&reply), self.database));
         }
     }
 
@@ -278,9 +284,9 @@ impl Redis {
     pub(super) fn broken_request(&mut self, cx: &mut Context<'_>, capture: Capture) {
         let Some(mut request) = self.requests.take() else { return };
         request.capture = request.capture.max(capture);
-        let command = command::describe(&self.requests.arguments, self.reveal);
+        let command = self.requests.describe(self.reveal);
         let asked = Asked { command, request, after_silence: false, unsettled: false, confirmed: None };
-        cx.emit(outcome::exchange(Some(&asked), None, None));
+        cx.emit(outcome::exchange(Some(asked), None, None));
     }
 }
 

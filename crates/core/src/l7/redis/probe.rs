@@ -2,7 +2,7 @@
 
 use super::command::Subscription;
 use super::is_text;
-use super::keys::is_known;
+use super::keys::known;
 use super::line::{Length, length};
 use crate::l7::{Guess, Heads, Resync};
 
@@ -57,7 +57,7 @@ fn part(bytes: &[u8]) -> Guess {
 }
 
 fn is_known_name(name: &[u8]) -> bool {
-    std::str::from_utf8(name).is_ok_and(|name| is_known(&name.to_ascii_uppercase()))
+    known(name).is_some()
 }
 
 /// A line of text that begins with a command's name. HTTP has a GET, too.

@@ -3,6 +3,8 @@
 //! Values may hold values to any depth. They are counted, not built: a counter
 //! for each level that only its end tells the end of, one for all others.
 
+use smallvec::SmallVec;
+
 use super::line::{Length, Line, LineSearch, length};
 use super::{BULK_BYTES_MAX, LINE_BYTES_MAX};
 use crate::l7::{Part, Skipped, Step, Times};
@@ -14,6 +16,8 @@ const STREAMS_MAX: usize = 64;
 const VALUES_MAX: i64 = u32::MAX as i64;
 /// How much is kept of what is looked at: errors, names of channels.
 const TEXT_BYTES_MAX: usize = 512;
+/// Most lines are no longer: they need no memory of their own.
+const TEXT_BYTES_USUAL: usize = 32;
 /// [`Replies::left`] of a level whose end is told by a line.
 const STREAMED: u64 = u64::MAX;
 const LINE_END: usize = 2;
@@ -47,7 +51,7 @@ pub(super) struct Reply {
     /// How many were seen in it.
     values: u64,
     /// Of a line or an error: what it says. Cut after [`TEXT_BYTES_MAX`].
-    pub(super) text: Vec<u8>,
+    pub(super) text: SmallVec<[u8; TEXT_BYTES_USUAL]>,
     /// The first text in it, if that is all of one word.
     pub(super) label: Option<Vec<u8>>,
     /// The first text in it, whatever it is.
@@ -70,7 +74,7 @@ impl Reply {
             kind: None,
             count: 0,
             values: 0,
-            text: Vec::new(),
+            text: SmallVec::new(),
             label: None,
             first: None,
             channel: None,
@@ -112,7 +116,7 @@ impl Reply {
         if self.kind.is_none() {
             self.kind = Some(kind);
             if matches!(kind, b'+' | b'-' | b'!') {
-                self.text = kept.unwrap_or_default().to_vec();
+                self.text = kept.unwrap_or_default().into();
             }
             return;
         }
@@ -393,7 +397,7 @@ impl Replies {
     /// The reply that was being read, whole or not.
     pub(super) fn take(&mut self) -> Option<Reply> {
         self.line.reset();
-        self.outer = Vec::new();
+        self.outer.clear();
         self.left = 0;
         self.attribute = false;
         self.chunks = false;

@@ -1,10 +1,12 @@
 //! Reads what the client sends: one command after the other.
 
 use super::arguments::{self, Arguments};
+use super::command::{self, Command};
 use super::line::{Length, Line, LineSearch, length};
 use super::{BULK_BYTES_MAX, LINE_BYTES_MAX, is_text};
 use crate::l7::{Part, Skipped, Step, Times};
 use crate::record::Capture;
+use crate::reveal::Reveal;
 
 /// More arguments than a server takes.
 const ARGUMENTS_MAX: i64 = i32::MAX as i64;
@@ -14,8 +16,10 @@ const LINE_END: &[u8] = b"\r\n";
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     open: Option<Open>,
-    pub(super) arguments: Arguments,
+    arguments: Arguments,
     line: LineSearch,
+    /// To write texts in, again and again.
+    scratch: String,
 }
 
 /// A command of which something was read.
@@ -139,6 +143,15 @@ impl Requests {
         self.arguments.push(None);
         open.left = open.left.saturating_sub(1);
         open.left == 0
+    }
+
+    /// The command that was read last, redacted.
+    pub(super) fn describe(&mut self, reveal: Reveal) -> Command {
+        command::describe(&self.arguments, reveal, &mut self.scratch)
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.arguments.memory_bytes() + self.scratch.capacity()
     }
 
     /// The command that was being read, whole or not.
