@@ -29,8 +29,8 @@ struct decision {
 	__u8 translated;		 /* 1: at this hook */
 	__u16 beyond_first;		 /* port asked, counted from the match's first */
 	__u8 fast_path;
-	__u8 forged;  /* the rule names the source */
-	__u8 foreign; /* no rule, but another port is needed */
+	__u8 forged;	/* the rule names the source */
+	__u8 foreign;	/* no rule, but another port is needed */
 	__u8 even_held; /* a name that the server may hold will do */
 };
 

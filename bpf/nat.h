@@ -116,7 +116,7 @@ static __always_inline int nat_write_ipv6(void *at, const void *end, const struc
 
 /* All that is written in place. PARSE_SHORT: the packet must be pulled first, and
  * nothing was written but perhaps ports, which does no harm twice. */
-static __noinline int nat_write(struct __sk_buff *skb, const struct packet *packet, const struct translation *way)
+static __always_inline int nat_write(struct __sk_buff *skb, const struct packet *packet, const struct translation *way)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	void *ip = nat_at(data, packet->ip_offset), *transport = nat_at(data, packet->transport_offset);
@@ -133,10 +133,57 @@ static __noinline int nat_write(struct __sk_buff *skb, const struct packet *pack
 	return nat_write_ipv4(ip, end, way);
 }
 
+/* To 16 bits: all ones are nothing, too. */
+static __always_inline __u16 nat_sum_fold(__u32 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (sum & 0xffff) + (sum >> 16);
+}
+
+static __always_inline __be16 *nat_checksum_at(struct __sk_buff *skb, __u32 offset)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__be16 *checksum = nat_at(data, offset);
+
+	return !checksum || (void *)(checksum + 1) > end ? NULL : checksum;
+}
+
+/*
+ * Addresses and ports in one step: calls are what a translation costs. A checksum that
+ * waits for a device holds the addresses only, and the helper, which is told of the
+ * ports, leaves it alone; every other one changes, since the sum is not nothing. 1: it
+ * must be done in two steps.
+ */
+static __always_inline int nat_write_both(struct __sk_buff *skb, __u32 offset, const struct translation *way,
+					  __u64 flags)
+{
+	__u32 sum = nat_sum_add(way->address_sum, way->port_sum);
+	__u16 folded = nat_sum_fold(sum), before;
+	__be16 *checksum = nat_checksum_at(skb, offset);
+	int error;
+
+	if (!checksum || !folded || folded == 0xffff)
+		return 1;
+	before = *checksum;
+	/* UDP without a checksum. */
+	if (!before && flags)
+		return 0;
+	error = bpf_l4_csum_replace(skb, offset, 0, sum, flags);
+	if (error)
+		return error;
+	checksum = nat_checksum_at(skb, offset);
+	if (checksum && *checksum == before)
+		*checksum = nat_sum_fold(nat_sum_add(before, way->address_sum));
+	return 0;
+}
+
 /*
  * The transport protocol's checksum. The helper knows what the program cannot
  * see: whether the checksum is complete, or waits for a device to complete it and
  * holds the addresses only. Not 0: there is no memory to make it writable.
+ *
+ * Never told of here is what a card sums up while it receives (CHECKSUM_COMPLETE): it
+ * is gone where a packet was bridged or routed, and a container does not send it.
  */
 static __always_inline int nat_write_checksum(struct __sk_buff *skb, const struct packet *packet,
 					      const struct translation *way)
@@ -145,31 +192,49 @@ static __always_inline int nat_write_checksum(struct __sk_buff *skb, const struc
 	__u32 offset = nat_checksum_offset(protocol);
 	/* A UDP checksum of 0 says that there is none. */
 	__u64 flags = protocol == PROTOCOL_UDP ? BPF_F_MARK_MANGLED_0 : 0;
-	int error = 0;
+	bool addresses = way->address_sum && protocol != PROTOCOL_ICMP;
+	int error = 1;
 
 	if (!offset || packet->later_fragment)
 		return 0;
 	offset += packet->transport_offset;
-	if (way->address_sum && protocol != PROTOCOL_ICMP)
+	if (addresses && way->port_sum)
+		error = nat_write_both(skb, offset, way, flags);
+	if (error <= 0)
+		return error;
+	error = 0;
+	if (addresses)
 		error = bpf_l4_csum_replace(skb, offset, 0, way->address_sum, flags | BPF_F_PSEUDO_HDR);
 	if (way->port_sum && !error)
 		error = bpf_l4_csum_replace(skb, offset, 0, way->port_sum, flags);
 	return error;
 }
 
-/* Translates a packet. Not 0: it could not be done, and the packet is spoilt. */
+/* The rare packet whose headers are scattered. */
+static __noinline int nat_rewrite_pulled(struct __sk_buff *skb, const struct packet *packet,
+					 const struct translation *way)
+{
+	int result;
+
+	if (!packet || !way || !packet_pull(skb))
+		return PARSE_SHORT;
+	result = nat_write(skb, packet, way);
+	return result ? result : nat_write_checksum(skb, packet, way);
+}
+
+/* Translates a packet. Not 0: it could not be done, and the packet is spoilt. Inlined where
+ * most packets pass: a call costs more than what is written. */
+static __always_inline int nat_rewrite_inline(struct __sk_buff *skb, const struct packet *packet,
+					      const struct translation *way)
+{
+	if (nat_write(skb, packet, way))
+		return nat_rewrite_pulled(skb, packet, way);
+	return nat_write_checksum(skb, packet, way);
+}
+
 static __noinline int nat_rewrite(struct __sk_buff *skb, const struct packet *packet, const struct translation *way)
 {
-	int result = nat_write(skb, packet, way);
-
-	if (result) {
-		if (!packet_pull(skb))
-			return result;
-		result = nat_write(skb, packet, way);
-		if (result)
-			return result;
-	}
-	return nat_write_checksum(skb, packet, way);
+	return nat_rewrite_inline(skb, packet, way);
 }
 
 #endif

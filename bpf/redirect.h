@@ -7,6 +7,7 @@
 #include "nat.h"
 #include "connect.h"
 #include "nat_error.h"
+#include "recent.h"
 
 /* TCX_NEXT (6.6) and TC_ACT_UNSPEC have the same number: go on. */
 #define NEXT_PROGRAM -1
@@ -109,6 +110,9 @@ __noinline int redirect_enter(struct __sk_buff *skb, __u32 hook)
 		if (nat_rewrite(skb, packet, way))
 			return -1;
 		redirect_note(decision, way);
+		flow = bpf_map_lookup_elem(&flows, &way->other);
+		if (flow)
+			recent_keep(&packet->key, way, flow);
 	}
 	packet->source = packet->source == way->sender ? way->other_sender : !way->other_sender;
 	packet->key = way->other;
@@ -122,17 +126,64 @@ __noinline int redirect_leave(struct __sk_buff *skb)
 	struct decision *decision = decision_of_cpu();
 	struct translation *way;
 	struct packet *packet;
+	struct flow *flow;
 
 	if (!config.redirect || !decision)
 		return -1;
 	packet = &decision->packet;
 	decision->translated = 0;
+	flow = bpf_map_lookup_elem(&flows, &packet->key);
 	packet->key.way = WAY_TO_CLIENT;
 	way = bpf_map_lookup_elem(&translations, &packet->key);
 	if (!way)
 		return 0;
 	redirect_note(decision, way);
+	if (flow)
+		recent_keep(&packet->key, way, flow);
 	return nat_rewrite(skb, packet, way);
+}
+
+/*
+ * The packet of a connection that this processor has just translated here, on its way
+ * to the server: it is translated again, and named as the server sees it. Not 0: it must
+ * not go on. Else, if there is no flow, nothing was done and it may be any packet. Not
+ * for what may begin a connection, nor for what one that has ended still says.
+ */
+static __always_inline int redirect_again(struct __sk_buff *skb, struct packet *packet, __u64 owner,
+					  struct decision **decision, struct flow **flow)
+{
+	const struct recent_translation *recent = recent_place(&packet->key, WAY_TO_SERVER);
+	struct flow *found;
+
+	if (!recent || !recent_is(recent, &packet->key, WAY_TO_SERVER) || recent->way.edge != owner ||
+	    recent->way.sender != packet->source)
+		return 0;
+	if (packet->quote_offset ||
+	    (packet->key.protocol == PROTOCOL_TCP && (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN))
+		return 0;
+	found = bpf_map_lookup_elem(&flows, &recent->way.other);
+	if (!found || !recent_stands(recent, found))
+		return 0;
+	*decision = decision_of_cpu();
+	if (!*decision || nat_rewrite_inline(skb, packet, &recent->way))
+		return -1;
+	redirect_note(*decision, &recent->way);
+	packet->source = recent->way.other_sender;
+	recent_name(&packet->key, &recent->way.other);
+	*flow = found;
+	return 0;
+}
+
+/* The same on the way to the client: whether the packet was translated, or -1. */
+static __always_inline int redirect_leave_again(struct __sk_buff *skb, const struct packet *packet,
+						const struct flow *flow, struct decision *decision)
+{
+	const struct recent_translation *recent = recent_place(&packet->key, WAY_TO_CLIENT);
+
+	if (!recent || !recent_is(recent, &packet->key, WAY_TO_CLIENT) || !recent_stands(recent, flow))
+		return 0;
+	redirect_note(decision, &recent->way);
+	return nat_rewrite_inline(skb, packet, &recent->way) ? -1 : 1;
 }
 
 /* Received at the other end of a veth. */

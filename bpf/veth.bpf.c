@@ -41,6 +41,7 @@ static __always_inline int go_on(struct __sk_buff *skb, __u8 hook, struct flow *
 				 __u64 owner, struct decision *decision)
 {
 	bool to_client = flow->edge[WAY_TO_CLIENT] == owner && packet->source != flow->initiator;
+	int again;
 
 	if (!decision && !to_client)
 		return pass_on(skb, flow, packet, owner);
@@ -51,9 +52,14 @@ static __always_inline int go_on(struct __sk_buff *skb, __u8 hook, struct flow *
 		decision->translated = 0;
 	}
 	if (!decision->translated && (to_client || packet->quote_offset)) {
-		decision->packet = *packet;
-		if (packet->quote_offset ? redirect_error(skb, hook, WAY_TO_CLIENT) : redirect_leave(skb))
+		again = packet->quote_offset ? 0 : redirect_leave_again(skb, packet, flow, decision);
+		if (again < 0)
 			return DROP;
+		if (!again) {
+			decision->packet = *packet;
+			if (packet->quote_offset ? redirect_error(skb, hook, WAY_TO_CLIENT) : redirect_leave(skb))
+				return DROP;
+		}
 	}
 	if (decision->translated)
 		return redirect_deliver(skb, flow, packet, decision);
@@ -65,15 +71,19 @@ static __always_inline int observe(struct __sk_buff *skb, __u8 hook, bool ethern
 	struct packet packet = { .length_bytes = skb->len };
 	__u64 owner = flow_point_owner(skb, hook);
 	struct decision *decision = NULL;
-	struct flow *flow;
+	struct flow *flow = NULL;
 	int result;
 
 	result = packet_parse(skb, &packet, ethernet);
 	if (result)
 		goto not_in_a_flow;
 
-	flow = bpf_map_lookup_elem(&flows, &packet.key);
-	if (REDIRECTS(ethernet) && (!flow || packet.quote_offset || redirect_concerns(flow, &packet, owner))) {
+	if (REDIRECTS(ethernet) && redirect_again(skb, &packet, owner, &decision, &flow))
+		goto refused;
+	if (!flow)
+		flow = bpf_map_lookup_elem(&flows, &packet.key);
+	if (REDIRECTS(ethernet) && !decision &&
+	    (!flow || packet.quote_offset || redirect_concerns(flow, &packet, owner))) {
 		/* What comes back is whatever it may be: the verifier walks what follows once
 		 * for all such packets. */
 		decision = decision_of_cpu();

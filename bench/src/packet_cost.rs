@@ -1,18 +1,16 @@
 //! What one packet costs in the kernel: the programs through BPF_PROG_TEST_RUN,
 //! with an empty program as zero.
 
-use std::net::IpAddr;
-use std::os::fd::{FromRawFd, OwnedFd};
+mod programs;
+mod translated;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use libbpf_rs::libbpf_sys;
+use programs::{empty_program, renewing};
 use weir_core::event::Hook;
-use weir_core::redirect::{
-    Compiled, CompiledMatch, CompiledRule, CompiledTarget, InterfacePlace, Place, RuleId, SLOTS, TargetId,
-};
 use weir_kernel::{Datapath, FlowTable, Options, ProgramName, test_run};
 use weir_testkit::packet::{Frame, arp_request};
 use weir_testkit::{Namespace, wait_until};
@@ -63,6 +61,8 @@ enum Zero {
     Repeated,
     /// One run a call: the timer's own cost and cold caches are in it.
     Single,
+    /// Many runs in one call, each on the frame as it was before the first.
+    Renewed,
 }
 
 fn measure_here(plan: &Plan, second: u32) -> Result<Vec<Table>> {
@@ -72,13 +72,16 @@ fn measure_here(plan: &Plan, second: u32) -> Result<Vec<Table>> {
         (row.sample)()?; // caches, and the event ring's reader
     }
     let probe = Frame::between("10.0.0.1", "10.0.0.2").udp(1, 2).payload(&[0; 18]).build();
+    let renewing = renewing(&empty, &probe)?;
     for _ in 0..plan.cost_rounds {
         let repeated = f64::from(test_run(&empty, 1, &probe, REPEAT)?.duration_ns);
+        let renewed = renewing.run(1, &probe, REPEAT)?;
         let single = single_runs(|_| Ok(test_run(&empty, 1, &probe, 1)?.duration_ns))?;
         for row in &mut rows {
             let zero = match row.zero {
                 Zero::Repeated => repeated,
                 Zero::Single => single,
+                Zero::Renewed => renewed,
             };
             let sample = (row.sample)()?;
             row.samples_ns.push(sample);
@@ -156,61 +159,11 @@ fn rows(second: u32) -> Result<Vec<Row>> {
 
     rows.push(row("known flow with --packets", None, Zero::Repeated, packet_events(tcp4())?));
     rows.push(row("first packet of a flow", Some(800.0), Zero::Single, first_packets(tcp4())?));
-    rows.extend(translated(second, row)?);
+    rows.extend(translated::rows(second, row)?);
+    let (path, frame) = (Arc::clone(&datapath), tcp4());
+    let sample = move || single_runs(|_| Ok(path.test_run(INGRESS, 1, &frame, 1)?.duration_ns));
+    rows.push(row("one run a call: known flow, redirects off", None, Zero::Single, Box::new(sample)));
     Ok(rows)
-}
-
-/// Translated packets, one run a call: the next would get what the first has made of
-/// it. The same of an untranslated one stands beside them.
-fn translated(second: u32, row: impl Fn(&'static str, Option<f64>, Zero, Sample) -> Row) -> Result<Vec<Row>> {
-    let options = Options { max_flows: MAX_FLOWS, redirects: true, ..Options::default() };
-    let datapath = Arc::new(Datapath::load(&options).context("the programs do not load")?);
-    let redirects = datapath.redirects().context("the redirects cannot be opened")?;
-    redirects.set(&one_redirect(second)?).context("the redirect cannot be written")?;
-    let frame = |from: &str, to: &str, ports: (u16, u16), flags| {
-        Frame::between(from, to).tcp(ports.0, ports.1, flags).payload(&[0; 100]).build()
-    };
-    let (client, asked, server) = ("10.0.0.1", "10.0.0.2", "10.0.0.3");
-    // The two connections begin.
-    for frame in [frame(client, asked, (43122, 8080), "S"), frame(client, server, (43123, 80), "S")] {
-        datapath.test_run(INGRESS, second, &frame, 1)?;
-    }
-    for frame in [frame(server, client, (80, 43122), "SA"), frame(server, client, (80, 43123), "SA")] {
-        datapath.test_run(EGRESS, second, &frame, 1)?;
-    }
-    let there = frame(client, asked, (43122, 8080), "A");
-    let back = frame(server, client, (80, 43122), "A");
-    let plain = frame(client, server, (43123, 80), "A");
-    let rows = [
-        ("one run a call: known flow, redirects on", None, INGRESS, plain),
-        ("one run a call: translated, to the server", Some(110.0), INGRESS, there),
-        ("one run a call: translated, to the client", Some(110.0), EGRESS, back),
-    ];
-    Ok(rows
-        .into_iter()
-        .map(|(name, target_ns, program, frame)| {
-            let datapath = Arc::clone(&datapath);
-            let sample =
-                move || single_runs(|_| Ok(datapath.test_run(program, second, &frame, 1)?.duration_ns));
-            row(name, target_ns, Zero::Single, Box::new(sample))
-        })
-        .collect())
-}
-
-/// Port 8080 of 10.0.0.2 goes to port 80 of 10.0.0.3, for the container behind this interface.
-fn one_redirect(ifindex: u32) -> Result<Compiled> {
-    let (asked, server) = (IpAddr::from([10, 0, 0, 2]), IpAddr::from([10, 0, 0, 3]));
-    let rule = RuleId::new(1, 0).context("1 is the number of a rule")?;
-    let mut compiled = Compiled::default();
-    let ports = CompiledMatch { rule, protocol: 0, port_first: 8080, port_last: 8080, limited: false };
-    compiled.matches.insert(asked, vec![ports]);
-    let slots = vec![TargetId(1); SLOTS];
-    compiled.rules.insert(rule, CompiledRule { expires_ns: 0, source: None, slots, fast_path: false });
-    compiled.targets.insert(TargetId(1), CompiledTarget { address: server, port_first: 80 });
-    let (host_mac, mac) = ([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 0, 3]);
-    compiled.interfaces.insert(ifindex, InterfacePlace { bridge_ifindex: 1, host_mac, container_side: true });
-    compiled.endpoints.insert(server, Place { ifindex: ifindex + 1, bridge_ifindex: 1, mac });
-    Ok(compiled)
 }
 
 fn load(packet_events: bool) -> Result<Datapath> {
@@ -283,27 +236,4 @@ fn empty_table(table: &FlowTable) -> Result<()> {
         table.remove(&key)?;
     }
     Ok(())
-}
-
-/// A TC program that does nothing but let the next one run.
-fn empty_program() -> Result<OwnedFd> {
-    let instruction = |code: u8, imm: i32| libbpf_sys::bpf_insn { code, imm, ..Default::default() };
-    // r0 = -1; return r0
-    let instructions = [instruction(0xb7, -1), instruction(0x95, 0)];
-    // SAFETY: name, licence and instructions outlive the call; no options.
-    let fd = unsafe {
-        libbpf_sys::bpf_prog_load(
-            libbpf_sys::BPF_PROG_TYPE_SCHED_CLS,
-            c"empty".as_ptr(),
-            c"GPL".as_ptr(),
-            instructions.as_ptr(),
-            instructions.len() as libbpf_sys::size_t,
-            std::ptr::null_mut(),
-        )
-    };
-    if fd < 0 {
-        bail!("the empty program does not load: {}", std::io::Error::from_raw_os_error(-fd));
-    }
-    // SAFETY: just opened, and owned by nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

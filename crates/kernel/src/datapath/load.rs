@@ -53,7 +53,7 @@ pub(super) fn load_pinned(options: &Options, owned: &Owned) -> Result<VethSkel<'
         // the programs of one load, payload and what is wanted of it to the process that reads it.
         if name.contains('.')
             || map.map_type() == MapType::PercpuArray
-            || ["payloads", "captures", "tended"].contains(&name.as_str())
+            || ["payloads", "captures", "tended", "held_names"].contains(&name.as_str())
         {
             continue;
         }
@@ -104,6 +104,7 @@ pub(super) fn open(options: &Options, tended_flows: u32) -> libbpf_rs::Result<Op
         open.maps.translations.set_max_entries(options.max_flows.saturating_mul(2))?;
     } else {
         open.maps.held_names.set_max_entries(1)?;
+        open.maps.recent_translations.set_max_entries(1)?;
     }
     open.maps
         .payloads

@@ -197,6 +197,25 @@ fn root_targets_have_their_share_and_connections_their_target() {
     });
 }
 
+/// Many more than a processor remembers: each has its own translation, whoever else has taken its place.
+#[test]
+fn root_many_connections_in_turns() {
+    require_root!();
+    Lab::with_table_of(4096, &[to_api()], |lab| {
+        for round in 0..3 {
+            for port in 1..=3000 {
+                let request = udp(port).macs(CLIENT.mac, API.mac);
+                let (_, seen) = lab.sends(CLIENT, &request);
+                assert_eq!((comes_from(&seen).1, goes_to(&seen)), (port, api()), "round {round}");
+                let answer = Frame::between(API.ipv4, CLIENT.ipv4).macs(API.mac, CLIENT.mac);
+                let expected = Frame::between(WEB.ipv4, CLIENT.ipv4).macs(API.mac, CLIENT.mac);
+                assert_eq!(lab.gets(CLIENT, &answer.udp(80, port)).1, expected.udp(8080, port).build());
+            }
+        }
+        assert_eq!((lab.flows().len(), lab.counters(0).hits), (3000, 3000));
+    });
+}
+
 /// One of several targets may be what the client asked for.
 #[test]
 fn root_what_was_asked_may_be_the_target() {

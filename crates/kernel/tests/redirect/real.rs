@@ -243,15 +243,17 @@ fn root_offloads_make_no_difference() {
     require_root!();
     let host = Host::new();
     let features = ["tx", "rx", "tso", "gso", "gro", "sg"];
-    for on in [false, true] {
+    // The last: checksums that wait for a device when they are translated, and are completed behind that,
+    // in software: the receiver sees whether what they hold meanwhile was right.
+    for on in [[false, false], [true, true], [true, false]] {
         for name in ["client", "api"] {
-            host.namespace(name).set_offloads("eth0", &features, on);
-            host.namespace("host").set_offloads(host.container(name).host_veth(), &features, on);
+            host.namespace(name).set_offloads("eth0", &features, on[0]);
+            host.namespace("host").set_offloads(host.container(name).host_veth(), &features, on[1]);
         }
         for version in [0, 1] {
             let web = addresses(host.container("web"))[version];
             for fast_path in [false, true] {
-                let what = format!("offloads {on}, fast path {fast_path}");
+                let what = format!("offloads {on:?}, fast path {fast_path}");
                 let to = |target| Rule { fast_path, ..rule(web, target) };
                 works(&host, "client", "api", to, version, &what);
             }
