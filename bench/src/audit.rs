@@ -56,11 +56,12 @@ impl Contest<'_> {
     fn run_round(&mut self, plan: &Plan, topology: &Topology, folder: &Folder, round: usize) -> Result<()> {
         by_turns(round, &Watcher::ALL, |which, watcher| {
             let before = self.workload.served()?;
-            let watch = watcher.start(plan, topology, folder, self.workload.tshark_field())?;
+            let watch = watcher.start(plan, topology, folder, self.workload.as_ref())?;
             let address = self.workload.server();
             self.rates.add(which, self.workload.run(plan.seconds, address)?);
             let served = self.workload.served()?.saturating_sub(before);
-            let usage = watch.map(|watch| watch.stop(served)).transpose()?;
+            let aside = self.workload.not_counted();
+            let usage = watch.map(|watch| watch.stop(served, aside)).transpose()?;
             if let Some(usages) = self.usages.get_mut(which) {
                 usages.extend(usage);
             }
@@ -111,37 +112,78 @@ fn usages(contests: &[Contest<'_>]) -> Table {
     for contest in contests {
         for (watcher, usages) in Watcher::ALL.iter().zip(&contest.usages) {
             if !usages.is_empty() {
-                rows.push(usage_line(contest.workload.name(), *watcher, usages));
+                rows.push(usage_line(contest.workload.as_ref(), *watcher, usages));
             }
         }
     }
     Table {
         title: "Audit: every request, and at what cost".into(),
         note: "Of the same runs, all rounds. Served: requests, as the server counts them. Told: records of requests \
-               that were written; tshark prints a line for each that it finds. Lost: as it says itself; packets \
-               that tcpdump and tshark did not get, pieces of payload and events that found no room on their way \
-               to weir. CPU: of the process and those it starts, from the load's begin to its own end, not what \
-               the kernel does while others send; median of the rounds. Peak: VmHWM, the most of all rounds."
+               that were written (of MariaDB without logins and preparations, which the server does not count); \
+               tshark prints a line for each that it finds. Whole: with their answers, and nothing missing; the \
+               target is that it is all that were served. Lost: as it says itself; packets that tcpdump and tshark \
+               did not get, pieces of payload and events that found no room on their way to weir. CPU: of the \
+               process and those it starts, in user space and for its own system calls, from the load's begin to \
+               its own end (of weir: from the ring to the file), not what the kernel does while others send; median \
+               of the rounds, and the requests in a second of one core that it comes to. Peak: VmHWM when the load \
+               ends, the most of all rounds."
             .into(),
-        columns: vec!["work, who", "served", "told", "lost", "CPU µs a request", "peak MiB"],
+        columns: vec![
+            "work, who",
+            "served",
+            "told",
+            "whole",
+            "lost",
+            "CPU µs a request",
+            "requests a core-second",
+            "target",
+            "peak MiB",
+        ],
         rows,
     }
 }
 
-fn usage_line(work: &str, watcher: Watcher, usages: &[Usage]) -> Vec<String> {
+fn usage_line(work: &dyn Requests, watcher: Watcher, usages: &[Usage]) -> Vec<String> {
     let served: u64 = usages.iter().map(|usage| usage.served).sum();
-    let told = usages.iter().map(|usage| usage.told).sum::<Option<u64>>();
-    let median = |value: fn(&Usage) -> f64| {
-        let values: Vec<f64> = usages.iter().map(value).collect();
-        Spread::of(&values).map_or(0.0, |spread| spread.median)
-    };
+    let sum = |value: fn(&Usage) -> Option<u64>| usages.iter().map(value).sum::<Option<u64>>();
+    let whole = sum(|usage| usage.whole);
+    let costs: Vec<f64> = usages.iter().map(|usage| usage.cpu_s * 1e6 / usage.served as f64).collect();
+    let cost_us = Spread::of(&costs).map_or(0.0, |spread| spread.median);
     let peak_kib = usages.iter().map(|usage| usage.peak_kib).max().unwrap_or(0);
+    let known = |count: Option<u64>| count.map_or_else(|| "–".to_owned(), grouped);
     vec![
-        format!("{work}: {}", watcher.name()),
+        format!("{}: {}", work.name(), watcher.name()),
         grouped(served),
-        told.map_or_else(|| "–".to_owned(), grouped),
+        known(sum(|usage| usage.told)),
+        known(whole),
         grouped(usages.iter().map(|usage| usage.lost).sum()),
-        format!("{:.2}", median(|usage| usage.cpu_s * 1e6 / usage.served as f64)),
+        format!("{cost_us:.2}"),
+        grouped((1e6 / cost_us) as u64),
+        whole.map_or_else(String::new, |whole| targets(served, whole, cost_us, work.target_per_core_s())),
         format!("{:.1}", peak_kib as f64 / 1024.0),
     ]
+}
+
+/// That every request is there, and how many are to be audited in a second of one core.
+fn targets(served: u64, whole: u64, cost_us: f64, per_core_s: Option<f64>) -> String {
+    let every = if whole == served { "every one" } else { "every one, missed" };
+    match per_core_s {
+        Some(least) => {
+            let verdict = if 1e6 / cost_us >= least { "" } else { ", missed" };
+            format!("{every}; ≥ {}/s{verdict}", grouped(least as u64))
+        }
+        None => every.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::targets;
+
+    #[test]
+    fn each_target_is_judged() {
+        assert_eq!(targets(7, 7, 2.0, Some(500_000.0)), "every one; ≥ 500,000/s");
+        assert_eq!(targets(7, 6, 2.1, Some(500_000.0)), "every one, missed; ≥ 500,000/s, missed");
+        assert_eq!(targets(7, 8, 9.0, None), "every one, missed");
+    }
 }

@@ -131,7 +131,7 @@ impl Reader {
         match self {
             Self::Tshark => told::by_tshark(output),
             Self::Weir if dialogue.is_counted_only => told::messages_by_weir(output),
-            Self::Weir => told::by_weir(output).map(|(requests, _)| requests),
+            Self::Weir => told::by_weir(output, &[]).map(|told| told.whole),
         }
     }
 }

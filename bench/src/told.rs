@@ -7,24 +7,45 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-/// Records of requests that weir wrote, and the sum of what its summary calls lost.
-pub(crate) fn by_weir(path: &Path) -> Result<(u64, u64)> {
+/// What weir told of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Records of requests, but of those that were left aside.
+    pub(crate) requests: u64,
+    /// Of them: found with their answers, and seen whole.
+    pub(crate) whole: u64,
+    /// The sum of what its summary calls lost.
+    pub(crate) lost: u64,
+}
+
+/// Counts the records that weir wrote, but for requests of these operations.
+pub(crate) fn by_weir(path: &Path, aside: &[&str]) -> Result<Told> {
+    let aside: Vec<_> = aside.iter().map(|operation| format!(r#","operation":"{operation}","#)).collect();
+    let mut told = Told::default();
+    let mut summary = None;
     let mut file = BufReader::with_capacity(1 << 20, File::open(path)?);
-    let mut line = Vec::new();
-    let (mut requests, mut lost) = (0, None);
-    while file.read_until(b'\n', &mut line).context("cannot read what weir wrote")? > 0 {
-        if line.starts_with(br#"{"kind":"request""#) {
-            requests += 1;
-        } else if line.starts_with(br#"{"kind":"summary""#) {
-            let summary: Value = serde_json::from_slice(&line)?;
-            let reasons = summary["lost"].as_object().context("the summary has no losses")?;
-            // Bodies that were left out under load are counted in bytes.
-            let counts = reasons.iter().filter(|(reason, _)| !reason.ends_with("_bytes"));
-            lost = Some(counts.filter_map(|(_, count)| count.as_u64()).sum());
+    let mut line = String::new();
+    while file.read_line(&mut line).context("cannot read what weir wrote")? > 0 {
+        if line.starts_with(r#"{"kind":"request""#) {
+            // Quotation marks inside of texts are escaped: only fields look so.
+            if !aside.iter().any(|field| line.contains(field)) {
+                told.requests += 1;
+                let is_whole = [r#","matched":"yes","#, r#","capture":"complete","#]
+                    .iter()
+                    .all(|field| line.contains(field));
+                told.whole += u64::from(is_whole);
+            }
+        } else if line.starts_with(r#"{"kind":"summary""#) {
+            summary = Some(serde_json::from_str::<Value>(&line)?);
         }
         line.clear();
     }
-    Ok((requests, lost.context("weir wrote no summary")?))
+    let summary = summary.context("weir wrote no summary")?;
+    let reasons = summary["lost"].as_object().context("the summary has no losses")?;
+    // Bodies that were left out under load are counted in bytes; their requests are not whole.
+    let counts = reasons.iter().filter(|(reason, _)| !reason.ends_with("_bytes"));
+    told.lost = counts.filter_map(|(_, count)| count.as_u64()).sum();
+    Ok(told)
 }
 
 /// Values that tshark printed: a line for each packet, with commas in it where
@@ -51,4 +72,33 @@ pub(crate) fn messages_by_weir(path: &Path) -> Result<u64> {
         }
     }
     Ok(messages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_weir_wrote_is_counted() {
+        let request = |operation: &str, matched: &str, target: &str| {
+            format!(
+                "{{\"kind\":\"request\",\"protocol\":\"mysql\",\"operation\":\"{operation}\",\
+                 \"target\":\"{target}\",\"matched\":\"{matched}\",\"capture\":\"complete\",\"attributes\":{{}}}}\n"
+            )
+        };
+        let text = [
+            request("LOGIN", "yes", "shop"),
+            request("SELECT", "yes", "SELECT \\\",\\\"operation\\\":\\\"LOGIN\\\",\\\""),
+            request("SELECT", "no_response", ""),
+            "{\"kind\":\"summary\",\"lost\":{\"payload_ring_full\":2,\"payload_shed_bytes\":9}}\n".to_owned(),
+        ]
+        .concat();
+        let path = std::env::temp_dir().join(format!("weir-bench-told-{}", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        let told = by_weir(&path, &["LOGIN"]).unwrap();
+        let all = by_weir(&path, &[]).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(told, Told { requests: 2, whole: 1, lost: 2 });
+        assert_eq!(all, Told { requests: 3, whole: 2, lost: 2 });
+    }
 }

@@ -36,6 +36,16 @@ pub(crate) trait Requests: Workload {
     /// Asking for it does not go over the network that is measured.
     fn served(&mut self) -> Result<u64>;
 
+    /// Operations, as weir names them, that the server does not count.
+    fn not_counted(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Requests that weir is to audit in a second of one core, where there is a target.
+    fn target_per_core_s(&self) -> Option<f64> {
+        None
+    }
+
     /// The field by which tshark tells a request.
     fn tshark_field(&self) -> &'static str;
 }

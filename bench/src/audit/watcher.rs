@@ -11,7 +11,7 @@ use crate::Plan;
 use crate::observer::wait_until_attached;
 use crate::process::{cpu_of_ended_children, cpu_time, resident, with_children};
 use crate::told;
-use crate::workload::Folder;
+use crate::workload::{Folder, Requests};
 
 /// How long one may take to start, and to end when the load has ended: tshark
 /// goes on with what it has not looked at yet.
@@ -48,7 +48,7 @@ impl Watcher {
         plan: &Plan,
         topology: &Topology,
         folder: &Folder,
-        tshark_field: &str,
+        workload: &dyn Requests,
     ) -> Result<Option<Watch>> {
         let host = topology.host();
         let device = topology.container("server").host_veth();
@@ -74,8 +74,9 @@ impl Watcher {
                 command.args(["-i", device, "-n", "-T", "fields", "-E", "occurrence=a"]);
                 // It knows Redis by one port only.
                 command.args(["-d", "tcp.port==6379-6394,resp"]);
+                let field = workload.tshark_field();
                 // Its capture goes through a file in this folder.
-                command.args(["-Y", tshark_field, "-e", tshark_field]).env("TMPDIR", folder.path());
+                command.args(["-Y", field, "-e", field]).env("TMPDIR", folder.path());
                 let daemon = Daemon::start_with_stdout("tshark", &mut command, File::create(&output)?);
                 daemon.wait_for_line(Stream::Err, LIMIT, |line| line.contains("Capture started"));
                 daemon
@@ -104,6 +105,8 @@ pub(super) struct Usage {
     pub(super) served: u64,
     /// Requests that it told of; none, if it tells packets only.
     pub(super) told: Option<u64>,
+    /// Of them: with their answers, and seen whole. Only weir says so.
+    pub(super) whole: Option<u64>,
     /// What it lost, as it says itself: packets, or pieces of payload.
     pub(super) lost: u64,
     /// Until it has ended: what it had not looked at when the load ended is in it.
@@ -112,8 +115,9 @@ pub(super) struct Usage {
 }
 
 impl Watch {
-    /// Ends it after a load of `served` requests.
-    pub(super) fn stop(mut self, served: u64) -> Result<Usage> {
+    /// Ends it after a load of `served` requests. Those of operations that stand in `aside` are not
+    /// among them.
+    pub(super) fn stop(mut self, served: u64, aside: &[&str]) -> Result<Usage> {
         let peak_kib = self.processes.iter().map(|id| Ok(resident(*id)?.peak_kib)).sum::<Result<u64>>()?;
         let before = cpu_of_ended_children();
         let status = self.daemon.stop(libc::SIGINT, LIMIT);
@@ -123,17 +127,18 @@ impl Watch {
             bail!("{} ended with {status}: {}", self.watcher.name(), messages.join("\n"));
         }
         let mut dropped = messages.iter().find_map(|line| dropped(line)).unwrap_or(0);
-        let told = match self.watcher {
+        let (mut told, mut whole) = (None, None);
+        match self.watcher {
             Watcher::Weir => {
-                let (requests, lost) = told::by_weir(&self.output)?;
-                dropped += lost;
-                Some(requests)
+                let by_weir = told::by_weir(&self.output, aside)?;
+                dropped += by_weir.lost;
+                (told, whole) = (Some(by_weir.requests), Some(by_weir.whole));
             }
-            Watcher::Tshark => Some(told::by_tshark(&self.output)?),
-            Watcher::Nobody | Watcher::NobodyAgain | Watcher::Tcpdump => None,
-        };
+            Watcher::Tshark => told = Some(told::by_tshark(&self.output)?),
+            Watcher::Nobody | Watcher::NobodyAgain | Watcher::Tcpdump => {}
+        }
         std::fs::remove_file(&self.output)?;
-        Ok(Usage { served, told, lost: dropped, cpu_s: cpu.as_secs_f64(), peak_kib })
+        Ok(Usage { served, told, whole, lost: dropped, cpu_s: cpu.as_secs_f64(), peak_kib })
     }
 }
 

@@ -97,6 +97,10 @@ impl Requests for Keys<'_> {
         commands(&text).with_context(|| format!("Redis tells no counters: {text}"))
     }
 
+    fn target_per_core_s(&self) -> Option<f64> {
+        Some(500_000.0)
+    }
+
     fn tshark_field(&self) -> &'static str {
         "resp.array.length"
     }

@@ -94,6 +94,10 @@ impl Requests for Web<'_> {
         Ok(requests.saturating_sub(self.asked))
     }
 
+    fn target_per_core_s(&self) -> Option<f64> {
+        Some(500_000.0)
+    }
+
     fn tshark_field(&self) -> &'static str {
         "http.request.method"
     }
