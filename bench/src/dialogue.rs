@@ -90,7 +90,7 @@ mod tests {
                 assert_eq!(found, 200 * dialogue.told(), "{}", dialogue.name);
                 if dialogue.is_counted_only {
                     let last = talk.listener.finish().unwrap();
-                    let sent = last.attributes.get(Attribute::WebsocketSentMessages);
+                    let sent = last.exchange.attributes.get(Attribute::WebsocketSentMessages);
                     assert_eq!(sent, Some(&AttributeValue::Number(200)), "{}", dialogue.name);
                 }
             }

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use weir_core::flow::{FlowKey, Protocol, Side};
-use weir_core::l7::{Engine, Exchange, Limits};
+use weir_core::l7::{Engine, Found, Limits};
 use weir_core::stream::Segment;
 
 use crate::dialogue::{Dialogue, Turn};
@@ -61,9 +61,9 @@ impl Parsers {
 
     /// Ends every connection; what was found last.
     #[must_use]
-    pub fn finish(mut self) -> Option<Exchange> {
+    pub fn finish(mut self) -> Option<Found> {
         let mut last = None;
-        self.engine.finish(&mut |one| last = Some(one.exchange));
+        self.engine.finish(&mut |one| last = Some(one));
         last
     }
 }
