@@ -51,10 +51,8 @@ impl FlowTable {
         if !pins.state().exists() {
             return Ok(None);
         }
-        let open = |name: &str| {
-            MapHandle::from_pinned_path(pins.map(name))
-                .map_err(|error| TableError::Read(io::Error::other(error)))
-        };
+        let open =
+            |name: &str| pins.open_map(name).map_err(|error| TableError::Read(io::Error::other(error)));
         Ok(Some(Self::new(open("flows")?, open("tallies")?, open("translations")?)))
     }
 

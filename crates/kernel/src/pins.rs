@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use libbpf_rs::{MapCore, MapHandle};
+use libbpf_rs::{MapCore, MapHandle, libbpf_sys};
 
 use crate::abi::VERSION;
 use files::{check_mount, make_folder, open, try_lock};
@@ -67,6 +67,25 @@ impl PinDirectory {
         Self { bpffs: bpffs.into() }
     }
 
+    /// Whether state can be made, changed and removed here.
+    ///
+    /// # Errors
+    /// It is no BPF file system, or is mounted read-only.
+    pub fn check(&self) -> Result<(), PinError> {
+        check_mount(&self.bpffs)
+    }
+
+    /// The BPF file system.
+    #[must_use]
+    pub fn bpffs(&self) -> &Path {
+        &self.bpffs
+    }
+
+    /// Opens a map of this build's state to read it, which also a file system allows that is mounted read-only.
+    pub(crate) fn open_map(&self, name: &str) -> libbpf_rs::Result<MapHandle> {
+        open_to_read(&self.map(name))
+    }
+
     /// The folder that holds all of weir's.
     #[must_use]
     pub fn path(&self) -> PathBuf {
@@ -101,13 +120,12 @@ impl PinDirectory {
     #[must_use]
     pub fn max_flows(&self) -> Option<u32> {
         let tables = std::iter::once(self.state()).chain(self.versions());
-        let mut tables =
-            tables.filter_map(|version| MapHandle::from_pinned_path(maps(&version).join("flows")).ok());
+        let mut tables = tables.filter_map(|version| open_to_read(&maps(&version).join("flows")).ok());
         tables.next().map(|map| map.max_entries())
     }
 
     /// Where a map of this build's state is pinned.
-    pub(crate) fn map(&self, name: &str) -> PathBuf {
+    fn map(&self, name: &str) -> PathBuf {
         maps(&self.state()).join(name)
     }
 
@@ -144,7 +162,7 @@ impl PinDirectory {
     /// Makes this process the owner of the state, which is made if there is none, and of that of other versions,
     /// which is to be carried over.
     pub(crate) fn own(&self) -> Result<Owned, PinError> {
-        check_mount(&self.bpffs)?;
+        self.check()?;
         let deadline = Instant::now() + OWNER_LIMIT;
         loop {
             make_folder(&self.path())?;
@@ -179,6 +197,10 @@ impl PinDirectory {
         });
         others.map(|(path, version)| Ok(Former { _folder: lock(&path)?, path, version })).collect()
     }
+}
+
+fn open_to_read(path: &Path) -> libbpf_rs::Result<MapHandle> {
+    MapHandle::from_pinned_path_with_file_flags(path, libbpf_sys::BPF_F_RDONLY)
 }
 
 /// Becomes the owner of the state in a folder.

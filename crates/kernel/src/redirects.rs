@@ -106,7 +106,7 @@ impl Redirects {
             return Ok(None);
         }
         let open = |name: &str| {
-            MapHandle::from_pinned_path(pins.map(name))
+            pins.open_map(name)
                 .map_err(|error| RedirectError::Read { what: "redirects", source: io::Error::other(error) })
         };
         Ok(Some(Self::new(RedirectMaps {

@@ -67,7 +67,7 @@ impl RuleTexts {
     /// # Errors
     /// The kernel does not open the map.
     pub fn pinned(pins: &PinDirectory) -> Result<Option<Self>, TextsError> {
-        match MapHandle::from_pinned_path(pins.map("redirect_texts")) {
+        match pins.open_map("redirect_texts") {
             Ok(map) => Ok(Some(Self { map })),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(refused("open the pinned table of rules")(error)),

@@ -47,6 +47,12 @@ impl Bpffs {
     pub fn make_read_only(&self) {
         finish(Command::new("mount").args(["-o", "remount,ro"]).arg(&self.path));
     }
+
+    /// From now on it can again.
+    #[track_caller]
+    pub fn make_writable(&self) {
+        finish(Command::new("mount").args(["-o", "remount,rw"]).arg(&self.path));
+    }
 }
 
 impl Drop for Bpffs {

@@ -118,12 +118,13 @@ struct Report {
 
 impl Report {
     fn new(arguments: &DoctorArgs) -> Self {
-        let mut checks = checks::host();
-        checks.push(checks::state(&arguments.state.pins()));
+        let pins = arguments.state.pins();
+        let mut checks = checks::host(&pins);
+        checks.push(checks::state(&pins));
         let (kernel_side, method) = checks::kernel_side();
         checks.extend(kernel_side);
         checks.push(checks::engine(&arguments.engine));
-        let attached = match attach::survey_all(&arguments.state.pins()) {
+        let attached = match attach::survey_all(&pins) {
             Ok(attached) => {
                 checks.extend(checks::neighbours(&attached, method));
                 Some(attached.iter().map(Attached::from).collect())

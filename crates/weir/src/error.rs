@@ -1,5 +1,6 @@
 //! What ends weir before its time, and the exit code for it.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -128,8 +129,8 @@ pub const MINIMUM_KERNEL: &str = "5.10";
 impl Error {
     /// What the user can do about it.
     #[must_use]
-    pub fn advice(&self) -> Option<&str> {
-        Some(match self {
+    pub fn advice(&self) -> Option<Cow<'_, str>> {
+        Some(Cow::Borrowed(match self {
             Self::Load(LoadError::NotPermitted(_)) => {
                 "run it as root (sudo weir ...), or give it CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
             }
@@ -144,9 +145,14 @@ impl Error {
             Self::Capture(CaptureError::NotACapture { .. }) => {
                 "give it what `tcpdump -w FILE` or Wireshark writes: pcap or pcapng, perhaps gzipped"
             }
-            Self::Pin(PinError::NotMounted { .. }) => "mount it: mount -t bpf bpf /sys/fs/bpf",
-            Self::Pin(PinError::ReadOnly { .. }) => {
-                "mount it for writing: mount -o remount,rw /sys/fs/bpf (in a container: give it /sys/fs/bpf without `ro`)"
+            Self::Pin(PinError::NotMounted { .. }) => {
+                "mount it: mount -t bpf bpf /sys/fs/bpf (or say where one is mounted: --bpffs, WEIR_BPFFS)"
+            }
+            Self::Pin(PinError::ReadOnly { bpffs }) => {
+                let bpffs = bpffs.display();
+                return Some(Cow::Owned(format!(
+                    "mount it for writing: mount -o remount,rw {bpffs} (in a container: give it {bpffs} without `ro`)"
+                )));
             }
             Self::Pin(PinError::NotPermitted { .. }) | Self::Texts(TextsError::NotPermitted { .. }) => {
                 "run it as root (sudo weir ...): only root may use the BPF file system"
@@ -168,7 +174,7 @@ impl Error {
             Self::Socket { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
                 "another program answers there: name another place (--socket, WEIR_SOCKET)"
             }
-            Self::Answered { advice, .. } => return advice.as_deref(),
+            Self::Answered { advice, .. } => return advice.as_deref().map(Cow::Borrowed),
             Self::Ended => {
                 "begin again: what is pinned goes on, and a `weir observe` without it reads on its own"
             }
@@ -177,7 +183,7 @@ impl Error {
                 "make room, or write elsewhere"
             }
             _ => return None,
-        })
+        }))
     }
 
     /// 1 something failed, 2 usage, 3 not permitted, 4 the kernel lacks something.

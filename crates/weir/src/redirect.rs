@@ -9,6 +9,7 @@ mod follower;
 mod keeper;
 mod page;
 mod request;
+mod ssh;
 mod status;
 
 use std::io::{self, Write as _};
@@ -73,7 +74,7 @@ fn to_ask(command: &RedirectCommand) -> Result<local::Request, Error> {
     if let RedirectCommand::Add(add) = command
         && let Some(verb) = arguments.iter().position(|word| word == "add")
     {
-        let ssh = add.ssh_connection.as_deref().unwrap_or_default();
+        let ssh = ssh::connection(add).unwrap_or_default();
         arguments.insert(verb + 1, format!("--ssh-connection={ssh}"));
     }
     Ok(local::Request { arguments, color: false, time_zone: None })
@@ -85,8 +86,13 @@ fn foreground(command: &RedirectCommand) -> Result<ExitCode, Error> {
     session.until_ready()?;
     let answer = session.redirect(&Request::new(command))?;
     tell(command, &answer)?;
-    notice("in force until this command ends (Ctrl-C)");
-    session.run()?;
+    notice(match &answer {
+        Answer::Added(rule, _) if rule.expires.is_some() => {
+            "in force until its time is over, or this command ends (Ctrl-C)"
+        }
+        _ => "in force until this command ends (Ctrl-C)",
+    });
+    session.run_while_ruled()?;
     Ok(ExitCode::SUCCESS)
 }
 

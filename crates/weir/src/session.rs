@@ -77,6 +77,8 @@ pub(crate) struct Session {
     messages: Receiver<Message>,
     server: Option<Server>,
     guests: BTreeMap<u64, Client>,
+    /// It ends when the last rule does.
+    ends_with_rules: bool,
 }
 
 impl Session {
@@ -146,6 +148,7 @@ impl Session {
             messages: never(),
             server: None,
             guests: BTreeMap::new(),
+            ends_with_rules: false,
         })
     }
 
@@ -215,6 +218,15 @@ impl Session {
     pub(crate) fn run(mut self) -> Result<(), Error> {
         let result = self.go_on();
         self.end(result)
+    }
+
+    /// Goes on until a signal, or until no rule is in force any more.
+    ///
+    /// # Errors
+    /// What keeps it from going on; see [`Error`].
+    pub(crate) fn run_while_ruled(mut self) -> Result<(), Error> {
+        self.ends_with_rules = true;
+        self.run()
     }
 
     /// Waits until it is known who is there, and all that is there has programs.
@@ -302,7 +314,7 @@ impl Session {
         // A host whose watch has ended has said so; there is nothing to wait for.
         let mut host = self.host.clone();
         let requests = self.requests.clone().unwrap_or_else(never);
-        while !self.pipeline.is_done() {
+        while !self.is_done() {
             let follow = self.redirects.as_ref().and_then(Follower::next_due);
             let due = [self.pipeline.next_due(), follow].into_iter().flatten().min();
             let due = due.map_or_else(never, at);
@@ -348,6 +360,11 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    fn is_done(&self) -> bool {
+        let ruled = |follower: &Follower| follower.names().next().is_some();
+        self.pipeline.is_done() || (self.ends_with_rules && !self.redirects.as_ref().is_some_and(ruled))
     }
 
     fn asked(&mut self, id: u64, request: &Request, client: Client) {

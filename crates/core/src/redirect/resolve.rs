@@ -100,7 +100,13 @@ pub(super) fn resolve<'a>(
             RuleError::NoCommonVersion { .. }
             | RuleError::SourceVersion { .. }
             | RuleError::FromVersion { .. } => {
-                let (rule, reason) = (rule.name.to_string(), reason.to_string());
+                let reason = match &reason {
+                    RuleError::NoCommonVersion { to, from_version, .. } => {
+                        format!("{to} has no {from_version} address")
+                    }
+                    reason => reason.to_string(),
+                };
+                let rule = rule.name.to_string();
                 warnings.push(Warning::AddressLeftOut { rule, address, reason });
             }
             _ => return Err(reason),

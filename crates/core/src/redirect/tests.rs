@@ -285,7 +285,7 @@ fn what_does_not_run_is_a_warning() {
         ("web:80 old:80,api:80", "connections to it are shared by the other targets"),
         ("old:80 :81", "old is not running; the rule has no effect until it runs"),
         ("web:80 :81 from=old", "old (--from) is not running; the rule has no effect"),
-        ("web:80 four:80", "connections to fd00::2 stay as they are: web has only IPv6"),
+        ("web:80 four:80", "connections to fd00::2 stay as they are: four has no IPv6 address"),
         (
             "web:80 api:80 source=10.9.9.9",
             "connections to fd00::2 stay as they are: --source 10.9.9.9 is IPv4",

@@ -127,6 +127,12 @@ impl Ports {
         u32::from(self.last) - u32::from(self.first) + 1
     }
 
+    /// As many, from this one on. `None`: there are not so many.
+    #[must_use]
+    pub fn from(self, first: u16) -> Option<Self> {
+        Some(Self { first, last: first.checked_add(self.last - self.first)? })
+    }
+
     /// Those that are in both.
     #[must_use]
     pub fn common(self, other: Self) -> Option<Self> {

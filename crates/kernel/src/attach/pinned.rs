@@ -179,6 +179,7 @@ fn links(pins: &PinDirectory) -> impl Iterator<Item = PathBuf> {
 pub fn remove_pinned(pins: &PinDirectory, force: bool) -> Result<Removal, PinError> {
     let mut removal = Removal::default();
     let Some(_turn) = pins.turn()? else { return Ok(removal) };
+    pins.check()?;
     let owned = pins.is_owned();
     for path in links(pins) {
         let link = tcx::open_pin(&path).map_err(refused("open", &path))?;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use weir_kernel::attach::{self, AttachError, AttachedProgram, CLSACT_PRIORITY, Method, Owner};
-use weir_kernel::{Datapath, LoadError, Options, PinDirectory};
+use weir_kernel::{Datapath, LoadError, Options, PinDirectory, PinError};
 
 use super::capabilities::{BPF, Capabilities, Capability, NET_ADMIN, PERFMON, SYS_ADMIN, SYS_PTRACE};
 use super::{Check, Status};
@@ -22,16 +22,15 @@ const MEMORY_BY_CONTROL_GROUP: (u32, u32) = (5, 11);
 const RUN_AS_ROOT: &str = "run it as root (sudo weir ...), or give weir these capabilities";
 
 /// What can be said without trying anything.
-pub(super) fn host() -> Vec<Check> {
+pub(super) fn host(pins: &PinDirectory) -> Vec<Check> {
     let release = kernel_release::release();
     let version = kernel_release::version(&release);
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     vec![
         kernel(&release, version),
         type_information(Path::new(TYPE_INFORMATION).exists()),
         memory_limit(version, &limits),
-        bpffs(&mounts),
+        bpffs(pins),
     ]
 }
 
@@ -69,17 +68,17 @@ fn memory_limit(version: Option<(u32, u32)>, limits: &str) -> Check {
     }
 }
 
-fn bpffs(mounts: &str) -> Check {
-    // Optional fields end with a dash; then comes the type. The mount point is the fifth field.
-    let mount = mounts.lines().find_map(|line| {
-        let (place, filesystem) = line.split_once(" - ")?;
-        (filesystem.split(' ').next()? == "bpf").then(|| place.split(' ').nth(4)).flatten()
-    });
-    match mount {
-        Some(place) => Check::ok("bpffs", format!("mounted at {place}")),
-        None => Check::ok(
-            "bpffs",
-            "not mounted; weir observe does without, redirects need it: mount -t bpf bpf /sys/fs/bpf",
+fn bpffs(pins: &PinDirectory) -> Check {
+    const NAME: &str = "bpffs";
+    let place = pins.bpffs().display();
+    match pins.check() {
+        Ok(()) => Check::ok(NAME, format!("mounted at {place}")),
+        Err(error @ PinError::ReadOnly { .. }) => Check::not_ok(NAME, Status::Reduced, error.to_string())
+            .cost("no redirects, no weir run: nothing can be pinned")
+            .advice(format!("mount it for writing: mount -o remount,rw {place}")),
+        Err(_) => Check::ok(
+            NAME,
+            format!("not mounted; weir observe does without, redirects need it: mount -t bpf bpf {place}"),
         ),
     }
 }
@@ -277,11 +276,11 @@ mod tests {
     }
 
     #[test]
-    fn bpffs_is_found_among_the_mounts() {
-        let mounts = "24 1 0:22 / /sys rw,nosuid shared:7 - sysfs sysfs rw\n\
-                      31 24 0:27 / /sys/fs/bpf rw,nosuid master:11 - bpf bpf rw,mode=700\n";
-        assert_eq!(bpffs(mounts).found, "mounted at /sys/fs/bpf");
-        assert!(bpffs("24 1 0:22 / /bpf rw - tmpfs bpf rw\n").found.starts_with("not mounted"));
+    fn what_is_no_bpffs_is_told() {
+        assert_eq!(
+            bpffs(&PinDirectory::new("/proc")).found,
+            "not mounted; weir observe does without, redirects need it: mount -t bpf bpf /proc"
+        );
     }
 
     fn program(owner: Owner, priority: Option<u16>) -> AttachedProgram {

@@ -1,5 +1,6 @@
 //! The end of the weir that runs.
 
+use std::borrow::Cow;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -216,7 +217,7 @@ impl Client {
 
     /// It is not done.
     pub(crate) fn refuse(&self, error: &Error) {
-        self.fail(error.to_string(), error.advice().map(str::to_owned), error.code());
+        self.fail(error.to_string(), error.advice().map(Cow::into_owned), error.code());
     }
 
     /// It is not done, for a reason of the command line's.

@@ -1,9 +1,10 @@
 //! Rules as people read them.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use jiff::Timestamp;
-use weir_core::redirect::SLOTS;
+use weir_core::redirect::{Ports, SLOTS};
 use weir_core::text::{self, escape};
 
 use super::request::{Answer, RuleStatus, TargetStatus};
@@ -59,13 +60,9 @@ fn addresses(rule: &RuleStatus) -> String {
     let mut lines = String::new();
     for address in &rule.addresses {
         let targets: Vec<String> =
-            address.targets.iter().map(|one| target(one, address.targets.len())).collect();
+            address.targets.iter().map(|one| target(one, rule.asked.ports, address.targets.len())).collect();
         let targets = if targets.is_empty() { "nobody: refused".to_owned() } else { targets.join(", ") };
-        let from = match (rule.asked.ports, address.address) {
-            (None, address) => address.to_string(),
-            (Some(ports), std::net::IpAddr::V6(address)) => format!("[{address}]:{ports}"),
-            (Some(ports), address) => format!("{address}:{ports}"),
-        };
+        let from = place(address.address, rule.asked.ports);
         let is_virtual = if address.is_virtual { " (virtual)" } else { "" };
         // Writing to a String cannot fail.
         let _ = writeln!(lines, "  {from}{is_virtual} ⇒ {targets}");
@@ -73,15 +70,24 @@ fn addresses(rule: &RuleStatus) -> String {
     lines
 }
 
-fn target(target: &TargetStatus, count: usize) -> String {
-    let place = match (target.port, target.address) {
-        (None, address) => address.to_string(),
-        (Some(port), std::net::IpAddr::V6(address)) => format!("[{address}]:{port}"),
-        (Some(port), address) => format!("{address}:{port}"),
-    };
+/// `asked`: the rule's ports, of which a range goes to the range that begins at the target's port, if it has one.
+fn target(target: &TargetStatus, asked: Option<Ports>, count: usize) -> String {
+    let ports = asked.and_then(|asked| match target.port {
+        None => Some(asked),
+        Some(first) => asked.from(first),
+    });
+    let place = place(target.address, ports);
     match count {
         1 => place,
         _ => format!("{place} ({} %)", (target.slots * 100 + SLOTS / 2) / SLOTS),
+    }
+}
+
+fn place(address: IpAddr, ports: Option<Ports>) -> String {
+    match (address, ports) {
+        (address, None) => address.to_string(),
+        (IpAddr::V6(address), Some(ports)) => format!("[{address}]:{ports}"),
+        (address, Some(ports)) => format!("{address}:{ports}"),
     }
 }
 
@@ -164,7 +170,7 @@ fn page(rule: &RuleStatus, now: Timestamp) -> String {
     if let Some(source) = &rule.source {
         line("source", source.to_string());
     }
-    line("added", rule.added.to_string());
+    line("added", rule.added.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
     if rule.expires.is_some() {
         line("ends in", ends_in(rule, now));
     }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use weir_core::redirect::{Clients, Match, RuleName, Source, Targets, Transport, Warning};
 
+use super::ssh;
 use crate::cli::{AddArgs, RedirectCommand};
 
 /// Something to do with the rules.
@@ -67,7 +68,7 @@ impl Draft {
             source: arguments.source,
             lasts: arguments.for_,
             dry_run: arguments.dry_run,
-            ssh_connection: arguments.ssh_connection.clone().filter(|_| !arguments.yes),
+            ssh_connection: ssh::connection(arguments).filter(|_| !arguments.yes),
         }
     }
 }

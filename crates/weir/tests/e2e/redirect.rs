@@ -187,6 +187,14 @@ fn root_what_makes_no_sense_is_refused_and_leaves_nothing() {
     let output = host.weir(&args).env("SSH_CONNECTION", &ssh).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("the very way of your SSH connection"));
     assert_eq!(output.status.code(), Some(2));
+    // sudo takes the variable out of the environment.
+    let script = "env -u SSH_CONNECTION -- \"$@\"; exit $?";
+    let mut sudo = host.topology.host().command("sh");
+    let weir = host.weir(&args);
+    sudo.args(["-c", script, "sh"]).arg(weir.get_program()).args(weir.get_args());
+    sudo.envs(weir.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = sudo.env("SSH_CONNECTION", &ssh).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the very way of your SSH connection"));
     let output = host.weir(&[&args[..], &["--yes"]].concat()).env("SSH_CONNECTION", &ssh).output().unwrap();
     assert!(output.status.success());
 }
@@ -200,6 +208,26 @@ fn root_a_read_only_file_system_is_named_and_nothing_is_done() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("is mounted read-only"), "{stderr}");
     assert!(host.redirect(&["list"]).status.success());
+    host.bpffs.make_writable();
+
+    // What is there can be read, and not be changed.
+    host.redirects(&["add", "--name", "second", &format!("{}:8080", host.name("web")), ":80"]);
+    host.bpffs.make_read_only();
+    assert!(host.redirects(&["list"]).contains("second"));
+    assert!(host.redirects(&["show", "second"]).contains("10.99.0.2:80"));
+    for args in
+        [&["redirect", "remove", "second", "--engine", "none"][..], &["down"], &["run", "--engine", "none"]]
+    {
+        let output = host.weir(args).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let advice = format!("mount -o remount,rw {}", host.bpffs.path().display());
+        assert!(stderr.contains("is mounted read-only") && stderr.contains(&advice), "{args:?}: {stderr}");
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+    }
+    let doctor = host.weir(&["doctor", "--engine", "none"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&doctor.stdout).contains("is mounted read-only"), "{doctor:?}");
+    host.bpffs.make_writable();
+    assert_eq!(host.rules().len(), 1);
 }
 
 #[test]
@@ -308,6 +336,10 @@ fn root_in_the_foreground_a_rule_ends_with_its_command() {
     assert!(!host.bpffs.path().join("weir").exists(), "nothing is pinned");
     foreground.stop(libc::SIGINT, LIMIT);
     assert!(!answers(client.namespace(), host.address("web", 8080)));
+    // And its command with the rule.
+    let output = host.weir(&[&args[..], &["--for", "1s"]].concat()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("until its time is over"), "{output:?}");
 }
 
 #[test]
