@@ -7,7 +7,7 @@ mod timeout;
 mod translation;
 
 pub use entry::{CaptureState, Counters, DirectionEntry, FlowEntry, FlowState, Point};
-pub use key::{FlowKey, Protocol, Side};
+pub use key::{ConnectionId, FlowKey, Protocol, Side};
 pub use table::{EntrySource, Report, Table, Totals};
 pub use timeout::{LINGER_NS, Pressure};
 pub use translation::Translation;

@@ -14,7 +14,7 @@ use serde::ser::Error as _;
 use serde::{Serialize, Serializer};
 
 use crate::endpoint::Endpoint;
-use crate::flow::Protocol;
+use crate::flow::{ConnectionId, Protocol};
 
 pub use attribute::{Attribute, AttributeValue, Attributes};
 pub use request::{Capture, Matched, RequestRecord};
@@ -141,7 +141,7 @@ pub struct FlowRecord {
     #[serde(serialize_with = "nanoseconds")]
     pub time: Timestamp,
     /// The same in all records of one connection; 16 hexadecimal digits.
-    pub id: String,
+    pub id: ConnectionId,
     /// Why this record was written.
     pub event: FlowEvent,
     /// Who opened it.

@@ -97,7 +97,7 @@ impl Scene {
         };
         FlowRecord {
             time: self.clock.time(time_ns),
-            id: format!("{id:016x}"),
+            id,
             event,
             client,
             server,
@@ -195,7 +195,7 @@ impl Scene {
         let microseconds = |ns: u64| ns / 1_000;
         RequestRecord {
             time: self.clock.time(begun_ns),
-            flow: format!("{:016x}", key.connection_id(first_ns)),
+            flow: key.connection_id(first_ns),
             client,
             server,
             rule,
@@ -317,7 +317,7 @@ fn milliseconds(ns: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::endpoint::Container;
-    use crate::flow::{CaptureState, DirectionEntry, FlowState, Point};
+    use crate::flow::{CaptureState, ConnectionId, DirectionEntry, FlowState, Point};
     use crate::record::{FlowEvent, State};
     use crate::redirect::RuleId;
 
@@ -358,7 +358,7 @@ mod tests {
             ..DirectionEntry::default()
         };
         Report {
-            id: 0xabc,
+            id: ConnectionId(0xabc),
             event: FlowEvent::Update,
             state: State::New,
             time_ns: 9_500_000_000,
@@ -389,7 +389,7 @@ mod tests {
     #[test]
     fn a_report_becomes_a_record() {
         let record = scene().flow_record(report(&mut [None, None]));
-        assert_eq!(record.id, "0000000000000abc");
+        assert_eq!(record.id.to_string(), "0000000000000abc");
         assert_eq!(record.client.to_string(), "web:43122");
         assert_eq!(record.server.to_string(), "db:3306");
         assert_eq!(record.time.to_string(), "2026-01-01T00:00:09.5Z");

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 use weir_core::endpoint::{Container, Endpoint, Identity};
-use weir_core::flow::Protocol;
+use weir_core::flow::{ConnectionId, Protocol};
 use weir_core::l7::{self, Attribute};
 use weir_core::loss::{EventLosses, TallyReason};
 use weir_core::record::{
@@ -93,7 +93,7 @@ fn translated() -> Translated {
 fn flow() -> FlowRecord {
     FlowRecord {
         time: Timestamp::UNIX_EPOCH,
-        id: "0123456789abcdef".into(),
+        id: ConnectionId(0x0123_4567_89ab_cdef),
         event: FlowEvent::Close,
         client: container(),
         server: host(),
@@ -143,7 +143,7 @@ fn packet() -> PacketRecord {
 fn request() -> RequestRecord {
     RequestRecord {
         time: Timestamp::UNIX_EPOCH,
-        flow: "0123456789abcdef".into(),
+        flow: ConnectionId(0x0123_4567_89ab_cdef),
         client: container(),
         server: host(),
         rule: Some("canary".into()),

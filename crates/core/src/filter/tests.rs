@@ -3,6 +3,7 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::*;
+use crate::flow::ConnectionId;
 use crate::record::{
     Attribute, AttributeValue, Capture, FlowEvent, FlowRecord, InterfaceCounters, Matched, PacketDirection,
     PacketRecord, RequestRecord, SummaryRecord, Translated, Verdict,
@@ -40,7 +41,7 @@ fn end(ip: &str, port: Option<u16>, identity: Identity) -> Endpoint {
 fn flow(client: Endpoint, server: Endpoint, protocol: Protocol) -> Record {
     Record::Flow(FlowRecord {
         time: now(),
-        id: "0123456789abcdef".into(),
+        id: ConnectionId(0x0123_4567_89ab_cdef),
         event: FlowEvent::Update,
         client,
         server,
@@ -233,7 +234,7 @@ fn request(operation: &str, target: &str, status: &str, latency_us: u64) -> Reco
     };
     Record::Request(Box::new(RequestRecord {
         time: now(),
-        flow: "0123456789abcdef".into(),
+        flow: ConnectionId(0x0123_4567_89ab_cdef),
         client: end("172.18.0.3", Some(43122), web()),
         server: end("172.18.0.4", Some(80), database()),
         rule: None,

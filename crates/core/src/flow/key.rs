@@ -141,13 +141,12 @@ impl FlowKey {
         (key, side)
     }
 
-    /// The number that names a connection in records: the same for all of its
-    /// records, and another one when the key is used again.
+    /// What names a connection in records, given when its first packet came.
     #[must_use]
-    pub fn connection_id(&self, first_ns: u64) -> u64 {
+    pub fn connection_id(&self, first_ns: u64) -> ConnectionId {
         let mut hasher = DefaultHasher::new();
         (self, first_ns).hash(&mut hasher);
-        hasher.finish()
+        ConnectionId(hasher.finish())
     }
 
     /// The address of one end.
@@ -169,9 +168,49 @@ impl FlowKey {
     }
 }
 
+/// Names a connection in records: the same in all of its records, and another one
+/// when its [`FlowKey`] is used again. `Display` gives 16 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConnectionId(pub u64);
+
+impl ConnectionId {
+    /// One stands in every record: written without a formatter's detours.
+    fn digits(self) -> [u8; 16] {
+        let mut digits = [0; 16];
+        for (place, digit) in digits.iter_mut().enumerate() {
+            let value = (self.0 >> (60 - 4 * place)) as u8 & 0xf;
+            *digit = if value < 10 { b'0' + value } else { b'a' + value - 10 };
+        }
+        digits
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl serde::Serialize for ConnectionId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let digits = self.digits();
+        serializer.serialize_str(std::str::from_utf8(&digits).map_err(serde::ser::Error::custom)?)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_are_sixteen_digits() {
+        for (id, text) in
+            [(0, "0000000000000000"), (0x0abc, "0000000000000abc"), (u64::MAX, "ffffffffffffffff")]
+        {
+            assert_eq!(ConnectionId(id).to_string(), text);
+            assert_eq!(serde_json::to_value(ConnectionId(id)).unwrap(), text);
+        }
+    }
 
     #[test]
     fn protocols_are_read_by_name_and_number() {

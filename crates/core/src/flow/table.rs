@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use crate::endpoint::Identity;
 use crate::event::{FlowClosed, FlowOpened, HookId};
 use crate::flow::timeout::{LINGER_NS, Pressure, idle_ns};
-use crate::flow::{Counters, FlowEntry, FlowKey, FlowState, Side};
+use crate::flow::{ConnectionId, Counters, FlowEntry, FlowKey, FlowState, Side};
 use crate::record::{FlowEvent, State};
 
 /// An entry that is older than this and has no row lost its opening event: the
@@ -42,7 +42,7 @@ pub trait EntrySource {
 #[derive(Debug)]
 pub struct Report<'a> {
     /// The same for all reports of one connection.
-    pub id: u64,
+    pub id: ConnectionId,
     /// Why.
     pub event: FlowEvent,
     /// Where the flow stands.

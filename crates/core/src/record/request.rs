@@ -8,6 +8,7 @@ use smol_str::SmolStr;
 
 use super::{Attributes, Translated, nanoseconds};
 use crate::endpoint::Endpoint;
+use crate::flow::ConnectionId;
 
 /// What was asked of a server, and what it answered.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -16,7 +17,7 @@ pub struct RequestRecord {
     #[serde(serialize_with = "nanoseconds")]
     pub time: Timestamp,
     /// The connection's id, as in its flow records.
-    pub flow: String,
+    pub flow: ConnectionId,
     /// Who asked.
     pub client: Endpoint,
     /// Who was asked, as the client sees it.

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::endpoint::Container;
+use crate::flow::ConnectionId;
 use crate::record::{AttributeValue, Capture};
 
 #[test]
@@ -55,7 +56,7 @@ fn end(port: u16, identity: Identity) -> Endpoint {
 fn get(path: &str, latency_us: u64) -> RequestRecord {
     RequestRecord {
         time: Timestamp::UNIX_EPOCH,
-        flow: "0123456789abcdef".into(),
+        flow: ConnectionId(0x0123_4567_89ab_cdef),
         client: end(40_000, Identity::World(None)),
         server: end(80, Identity::World(None)),
         rule: None,

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use weir_core::flow::{EntrySource, FlowEntry, FlowKey, Report, Translation};
+use weir_core::flow::{ConnectionId, EntrySource, FlowEntry, FlowKey, Report, Translation};
 use weir_core::record::FlowEvent;
 
 /// Requests without an answer are told only when the connection's end has come
@@ -14,9 +14,9 @@ const KEPT_AFTER_END_NS: u64 = Duration::from_secs(30).as_nanos() as u64;
 /// Translations by their flows' ids, those of flows that ended lately included.
 #[derive(Default)]
 pub(crate) struct Translations {
-    of: HashMap<u64, Translation>,
+    of: HashMap<ConnectionId, Translation>,
     /// When each flow that ended is forgotten, the earliest first.
-    ended: VecDeque<(u64, u64)>,
+    ended: VecDeque<(u64, ConnectionId)>,
 }
 
 impl Translations {
@@ -58,7 +58,7 @@ impl Translations {
         Ok(())
     }
 
-    fn learn(&mut self, id: u64, entry: &FlowEntry) {
+    fn learn(&mut self, id: ConnectionId, entry: &FlowEntry) {
         if let Some(translation) = entry.translation {
             self.of.insert(id, translation);
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use weir_core::filter::Filter;
-use weir_core::flow::Totals;
+use weir_core::flow::{ConnectionId, Totals};
 use weir_core::l7::{Tally, Why};
 use weir_core::loss::{EventLosses, Tallies};
 use weir_core::record::{FlowEvent, FlowRecord, PacketRecord, Record, RequestRecord, SummaryRecord};
@@ -88,7 +88,7 @@ struct Updates {
     every: Duration,
     next: Instant,
     /// The newest of each flow, by its id.
-    waiting: HashMap<String, FlowRecord>,
+    waiting: HashMap<ConnectionId, FlowRecord>,
 }
 
 impl Observer {
@@ -177,7 +177,7 @@ impl Observer {
             FlowEvent::Update if self.finishing && !self.leftovers => return,
             FlowEvent::Update if !self.finishing => {
                 if let Some(updates) = &mut self.updates {
-                    updates.waiting.insert(record.id.clone(), record.clone());
+                    updates.waiting.insert(record.id, record.clone());
                 }
                 return;
             }

@@ -68,23 +68,37 @@ impl Sink for Array {
 /// A value as the sinks here write it.
 pub(super) fn text(value: &Value) -> io::Result<String> {
     let mut bytes = Vec::new();
-    value.serialize(&mut Serializer::with_formatter(&mut bytes, TerminalSafe))?;
+    value.serialize(&mut Serializer::with_formatter(&mut bytes, TerminalSafe::default()))?;
     String::from_utf8(bytes).map_err(io::Error::other)
 }
 
 fn object(out: &mut Out, record: &Record) -> io::Result<()> {
-    let mut serializer = Serializer::with_formatter(out, TerminalSafe);
+    let mut serializer = Serializer::with_formatter(out, TerminalSafe::default());
     record.serialize(&mut serializer).map_err(io::Error::from)
 }
 
 /// Compact JSON that may be looked at on a terminal: besides what JSON itself
 /// asks for, characters that a terminal would obey or hide are written as
 /// `\u` escapes. The text that a reader decodes stays the same.
-struct TerminalSafe;
+#[derive(Default)]
+struct TerminalSafe {
+    /// What is written is a key. All of them are names of the program's own: not looked at.
+    in_key: bool,
+}
 
 impl Formatter for TerminalSafe {
+    fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        self.in_key = true;
+        CompactFormatter.begin_object_key(writer, first)
+    }
+
+    fn end_object_key<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.in_key = false;
+        CompactFormatter.end_object_key(writer)
+    }
+
     fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
-        if is_plain(fragment.as_bytes()) {
+        if self.in_key || is_plain(fragment.as_bytes()) {
             return writer.write_all(fragment.as_bytes());
         }
         let mut plain = fragment;

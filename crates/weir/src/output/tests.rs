@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use weir_core::endpoint::{Container, Endpoint, Identity};
-use weir_core::flow::Protocol;
+use weir_core::flow::{ConnectionId, Protocol};
 use weir_core::record::{
     Attribute, AttributeValue, Capture, FlowEvent, FlowRecord, InterfaceCounters, Matched, PacketDirection,
     PacketRecord, RequestRecord, State, SummaryRecord, Translated, Verdict,
@@ -69,7 +69,7 @@ fn end(ip: &str, port: Option<u16>, identity: Identity) -> Endpoint {
 fn query() -> FlowRecord {
     FlowRecord {
         time: time(),
-        id: "0123456789abcdef".into(),
+        id: ConnectionId(0x0123_4567_89ab_cdef),
         event: FlowEvent::Update,
         client: end("172.18.0.3", Some(43122), compose("web")),
         server: end("172.18.0.4", Some(3306), compose("db")),
@@ -195,7 +195,7 @@ fn flows() -> Vec<Record> {
 fn request() -> RequestRecord {
     RequestRecord {
         time: time(),
-        flow: "0123456789abcdef".into(),
+        flow: ConnectionId(0x0123_4567_89ab_cdef),
         client: query().client,
         server: query().server,
         rule: None,
