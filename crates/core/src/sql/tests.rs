@@ -235,6 +235,8 @@ proptest! {
         let reveal: Reveal = [Class::SqlLiterals].into_iter().collect();
         let (shown, hidden) = (redact_but(sql.as_bytes(), dialect, reveal), redact(sql.as_bytes(), dialect));
         prop_assert_eq!((&shown.operation, shown.statements), (&hidden.operation, hidden.statements));
-        prop_assert_eq!(redact(shown.text.as_bytes(), dialect).operation, hidden.operation);
+        // White space at the end goes; but `$a` there may be the beginning of a quotation mark, and `$a ` is none.
+        let end = if sql.ends_with(char::is_whitespace) { " " } else { "" };
+        prop_assert_eq!(redact(format!("{}{end}", shown.text).as_bytes(), dialect).operation, hidden.operation);
     }
 }
