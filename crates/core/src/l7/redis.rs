@@ -27,7 +27,7 @@ mod request;
 
 use self::command::{Command, Effect, ReplyMode};
 use self::reply::{Replies, Reply};
-use self::request::{Open, Requests};
+use self::request::Requests;
 use super::{
     Context, Direction, End, Fifo, Gap, Parser, Protocol, Resync, Skipped, Start, Step, Times, Transport, Why,
 };
@@ -50,6 +50,9 @@ pub(super) static PROTOCOL: Protocol = Protocol {
     parser: |start| Box::new(Redis::new(start)),
 };
 
+/// In records; what speaks its protocol says it too.
+const SYSTEM: &str = "redis";
+
 fn is_text(byte: u8) -> bool {
     byte >= 0x20 && byte != 0x7f || matches!(byte, b'\t' | b'\r' | b'\n')
 }
@@ -65,7 +68,6 @@ fn capture_of(gap: Option<Gap>, without: Capture) -> Capture {
 /// A command that waits for its answer.
 struct Asked {
     command: Command,
-    request: Open,
     /// Before it stand commands that ask not to be answered.
     after_silence: bool,
     /// It may be one of those that are not answered.

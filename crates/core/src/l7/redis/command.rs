@@ -7,8 +7,10 @@
 
 use smol_str::{SmolStr, format_smolstr};
 
+use super::SYSTEM;
 use super::arguments::{Arguments, WORD_BYTES_MAX};
 use super::keys::{Keys, Shown, is_of_keyed_module, is_procedure, known, shown};
+use crate::l7::{Attribute, Exchange};
 use crate::reveal::{Class, Reveal, names_password};
 
 /// Of the text of a command.
@@ -22,47 +24,28 @@ const HIDDEN: &str = "?";
 /// A command, redacted.
 #[derive(Debug)]
 pub(super) struct Command {
-    /// Its name in capital letters, with the subcommand: `CONFIG SET`.
-    pub(super) operation: SmolStr,
-    /// Its keys, channels or index.
-    pub(super) target: Option<SmolStr>,
-    /// All of it.
-    pub(super) text: SmolStr,
-    /// Digest of the script, or name of the function.
-    pub(super) procedure: Option<SmolStr>,
+    /// What is told of it: its name with the subcommand (`CONFIG SET`), its keys,
+    /// channels or index as the target, and all of it as an attribute.
+    pub(super) exchange: Box<Exchange>,
     pub(super) effect: Effect,
-    /// Whether errors about it are made by the server itself: those of scripts
-    /// and modules may say anything.
-    pub(super) errors_are_known: bool,
-    /// Its text shows values.
-    pub(super) revealed: bool,
-    /// What the server quotes in an error about it may be shown.
-    pub(super) shows_errors: bool,
+    pub(super) errors: Errors,
+}
+
+/// What is known of errors about a command.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Errors {
+    /// They are made by the server itself: those of scripts and modules may say anything.
+    pub(super) are_known: bool,
+    /// What the server quotes in them may be shown.
+    pub(super) are_shown: bool,
 }
 
 impl Command {
-    /// One that broke off before its name.
-    fn unknown() -> Self {
-        Self {
-            operation: SmolStr::default(),
-            target: None,
-            text: SmolStr::default(),
-            procedure: None,
-            effect: Effect::None,
-            errors_are_known: false,
-            revealed: false,
-            shows_errors: false,
-        }
-    }
-
-    /// Heap memory held, in bytes.
+    /// Heap memory held, in bytes, roughly.
     pub(super) fn memory_bytes(&self) -> usize {
-        [Some(&self.operation), self.target.as_ref(), Some(&self.text), self.procedure.as_ref()]
-            .into_iter()
-            .flatten()
-            .filter(|text| text.is_heap_allocated())
-            .map(SmolStr::len)
-            .sum()
+        let Exchange { operation, target, attributes, .. } = &*self.exchange;
+        let text = attributes.text(Attribute::DbQueryText).map_or(0, str::len);
+        size_of::<Exchange>() + operation.len() + target.as_ref().map_or(0, SmolStr::len) + text
     }
 }
 
@@ -148,14 +131,16 @@ const SUBCOMMANDS: &str = "
 /// Reads a command; of one that is not whole, what was seen of it. `scratch`: memory
 /// to write in.
 pub(super) fn describe(arguments: &Arguments, reveal: Reveal, scratch: &mut String) -> Command {
-    let Some(first) = (arguments.seen() > 0).then(|| arguments.get(0)) else { return Command::unknown() };
-    let (name, keys, known) = match first.and_then(known) {
+    let (name, keys, known) = match arguments.get(0).and_then(known) {
         Some((name, keys)) => (SmolStr::new_static(name), Some(keys), true),
         None => {
             let name = arguments.upper(0).filter(|name| is_a_name(name));
             let keyed = name.as_deref().is_some_and(is_of_keyed_module);
             // A line of text need not be a command at all.
-            let name = name.filter(|_| !arguments.inline).unwrap_or(SmolStr::new_static(HIDDEN));
+            let name = name.filter(|_| !arguments.inline);
+            // Of one that broke off before its name nothing is known at all.
+            let hidden = if arguments.seen() > 0 { HIDDEN } else { "" };
+            let name = name.unwrap_or(SmolStr::new_static(hidden));
             (name, keyed.then_some(Keys::Places(1, 1)), false)
         }
     };
@@ -184,23 +169,31 @@ pub(super) fn describe(arguments: &Arguments, reveal: Reveal, scratch: &mut Stri
             None => text.push(HIDDEN),
         }
     }
-    if arguments.total() > arguments.seen() as u64 {
+    if arguments.seen() > 0 && arguments.total() > arguments.seen() as u64 {
         text.push(REST);
     }
     let text = SmolStr::new(text.text);
     let is_script = matches!(keys, Some(Keys::Counted(2))) && !name.starts_with('B');
     let by_name = is_script && !matches!(name.as_str(), "EVAL" | "EVAL_RO");
     let procedure = arguments.get(1).filter(|word| by_name && is_procedure(&operation, Some(word)));
-    Command {
-        effect: effect(&name, subcommand.as_deref(), keys, arguments),
-        target,
-        text,
-        procedure: procedure.map(quoted),
-        operation,
-        errors_are_known: known && !is_script,
-        revealed,
-        shows_errors: may_show && reveal.has(Class::ErrorText),
+    let effect = effect(&name, subcommand.as_deref(), keys, arguments);
+
+    let mut exchange = Box::<Exchange>::default();
+    // In the order of their names, in which they are kept.
+    exchange.set(Attribute::DbOperationName, operation.clone());
+    exchange.set(Attribute::DbQueryText, text);
+    if let Some(procedure) = procedure {
+        exchange.set(Attribute::DbStoredProcedureName, quoted(procedure));
     }
+    exchange.set(Attribute::DbSystemName, SmolStr::new_static(SYSTEM));
+    exchange.operation = operation;
+    exchange.target = target;
+    if revealed {
+        exchange.revealed.insert(Class::RedisValues);
+    }
+    let errors =
+        Errors { are_known: known && !is_script, are_shown: may_show && reveal.has(Class::ErrorText) };
+    Command { exchange, effect, errors }
 }
 
 fn is_a_name(word: &str) -> bool {

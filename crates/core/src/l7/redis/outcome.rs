@@ -2,8 +2,8 @@
 
 use smol_str::SmolStr;
 
-use super::Asked;
-use super::command::quoted;
+use super::SYSTEM;
+use super::command::{Command, Errors, quoted};
 use super::reply::Reply;
 use crate::l7::{Attribute, Exchange};
 use crate::reveal::{self, Class};
@@ -47,29 +47,18 @@ const CODE_BYTES_MAX: usize = 32;
 const ERROR_BYTES_MAX: usize = 512;
 
 /// A command with its answer, as far as they are known.
-pub(super) fn exchange(asked: Option<Asked>, reply: Option<&Reply>, database: Option<u64>) -> Box<Exchange> {
-    // Attributes in the order of their names, in which they are kept.
-    let mut exchange = Box::<Exchange>::default();
+pub(super) fn exchange(
+    command: Option<Command>,
+    reply: Option<&Reply>,
+    database: Option<u64>,
+) -> Box<Exchange> {
+    let (mut exchange, errors) = match command {
+        Some(Command { exchange, errors, .. }) => (exchange, errors),
+        None => (of_redis(), Errors::default()),
+    };
     if let Some(database) = database {
         exchange.set(Attribute::DbNamespace, number(database));
     }
-    let mut errors = Errors::default();
-    if let Some(Asked { command, request, .. }) = asked {
-        errors = Errors { are_known: command.errors_are_known, are_shown: command.shows_errors };
-        exchange.request = Some(request.part);
-        exchange.note(request.capture);
-        exchange.set(Attribute::DbOperationName, command.operation.clone());
-        exchange.set(Attribute::DbQueryText, command.text);
-        if let Some(procedure) = command.procedure {
-            exchange.set(Attribute::DbStoredProcedureName, procedure);
-        }
-        exchange.operation = command.operation;
-        exchange.target = command.target;
-        if command.revealed {
-            exchange.revealed.insert(Class::RedisValues);
-        }
-    }
-    exchange.set(Attribute::DbSystemName, SmolStr::new_static("redis"));
     if let Some(reply) = reply {
         exchange.response = Some(reply.part);
         exchange.note(reply.capture);
@@ -78,19 +67,15 @@ pub(super) fn exchange(asked: Option<Asked>, reply: Option<&Reply>, database: Op
     exchange
 }
 
-/// What is known of errors about a command.
-#[derive(Default)]
-struct Errors {
-    /// They are made by the server itself.
-    are_known: bool,
-    /// What it quotes in them may be shown.
-    are_shown: bool,
+fn of_redis() -> Box<Exchange> {
+    let mut exchange = Box::<Exchange>::default();
+    exchange.set(Attribute::DbSystemName, SmolStr::new_static(SYSTEM));
+    exchange
 }
 
 /// What the server sent without being asked each time.
-pub(super) fn push(reply: &Reply) -> Exchange {
-    let mut exchange = Exchange::default();
-    exchange.set(Attribute::DbSystemName, SmolStr::new_static("redis"));
+pub(super) fn push(reply: &Reply) -> Box<Exchange> {
+    let mut exchange = of_redis();
     let label = reply.label.as_deref().unwrap_or_default();
     let known = PUSHES.iter().find(|push| push.as_bytes() == label);
     exchange.operation = SmolStr::new_static(known.unwrap_or(&"push"));

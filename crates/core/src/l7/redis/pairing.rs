@@ -11,7 +11,9 @@ impl Redis {
     pub(super) fn request(&mut self, cx: &mut Context<'_>) -> Result<(), Why> {
         let Some(request) = self.requests.take() else { return Ok(()) };
 
-        let command = self.requests.describe(self.reveal);
+        let mut command = self.requests.describe(self.reveal);
+        command.exchange.request = Some(request.part);
+        command.exchange.note(request.capture);
         let effect = command.effect;
         if effect == Effect::Acknowledge {
             return Err(Why::NoRequests);
@@ -43,20 +45,15 @@ impl Redis {
             Effect::Exec | Effect::Discard | Effect::Reset => self.in_multi = false,
             _ => {}
         }
-        let asked = Asked {
-            command,
-            request,
-            after_silence: self.silence,
-            unsettled: self.unsettled,
-            confirmed: None,
-        };
+        let asked =
+            Asked { command, after_silence: self.silence, unsettled: self.unsettled, confirmed: None };
         if unclear {
             self.pending.lose_requests(false);
             self.doubt = self.doubt.max(Some(Capture::Complete));
         }
         if unclear || silent {
             self.silence |= silent;
-            cx.emit(outcome::exchange(Some(asked), None, None));
+            cx.emit(outcome::exchange(Some(asked.command), None, None));
             return Ok(());
         }
         self.silence = false;
@@ -77,11 +74,10 @@ impl Redis {
     }
 
     /// A command without its answer.
-    pub(super) fn unpaired(&mut self, cx: &mut Context<'_>, mut asked: Asked, capture: Option<Capture>) {
+    pub(super) fn unpaired(&mut self, cx: &mut Context<'_>, asked: Asked, capture: Option<Capture>) {
         self.pending_bytes = self.pending_bytes.saturating_sub(asked.command.memory_bytes());
-        let confirmed = asked.confirmed.take();
-        let reply = confirmed.as_deref().map(|(reply, _)| reply);
-        let mut exchange = outcome::exchange(Some(asked), reply, None);
+        let reply = asked.confirmed.as_deref().map(|(reply, _)| reply);
+        let mut exchange = outcome::exchange(Some(asked.command), reply, None);
         if let Some(capture) = capture {
             exchange.note(capture);
         }
@@ -168,7 +164,7 @@ impl Redis {
         let effect = asked.command.effect;
         let queued = self.queued;
         self.happened(effect, reply);
-        let mut exchange = outcome::exchange(Some(asked), Some(reply), self.database);
+        let mut exchange = outcome::exchange(Some(asked.command), Some(reply), self.database);
         if effect == Effect::Exec {
             outcome::batch(&mut exchange, queued);
         }
@@ -240,11 +236,10 @@ impl Redis {
         if left > 0 {
             return;
         }
-        if let Some(mut asked) = self.pending.answer() {
+        if let Some(asked) = self.pending.answer() {
             self.pending_bytes = self.pending_bytes.saturating_sub(asked.command.memory_bytes());
-            let confirmed = asked.confirmed.take();
-            let reply = confirmed.as_deref().map(|(reply, _)| reply);
-            cx.emit(outcome::exchange(Some(asked), reply, self.database));
+            let reply = asked.confirmed.as_deref().map(|(reply, _)| reply);
+            cx.emit(outcome::exchange(Some(asked.command), reply, self.database));
         }
     }
 
@@ -276,17 +271,17 @@ impl Redis {
         if clear && let Some(asked) = self.pending.answer() {
             reply.capture = reply.capture.max(capture);
             self.pending_bytes = self.pending_bytes.saturating_sub(asked.command.memory_bytes());
-            cx.emit(outcome::exchange(Some(asked), Some(&reply), self.database));
+            cx.emit(outcome::exchange(Some(asked.command), Some(&reply), self.database));
         }
     }
 
     /// What was read of a command that will not become whole.
     pub(super) fn broken_request(&mut self, cx: &mut Context<'_>, capture: Capture) {
-        let Some(mut request) = self.requests.take() else { return };
-        request.capture = request.capture.max(capture);
-        let command = self.requests.describe(self.reveal);
-        let asked = Asked { command, request, after_silence: false, unsettled: false, confirmed: None };
-        cx.emit(outcome::exchange(Some(asked), None, None));
+        let Some(request) = self.requests.take() else { return };
+        let mut command = self.requests.describe(self.reveal);
+        command.exchange.request = Some(request.part);
+        command.exchange.note(request.capture.max(capture));
+        cx.emit(outcome::exchange(Some(command), None, None));
     }
 }
 

@@ -17,7 +17,7 @@ const VALUES_MAX: i64 = u32::MAX as i64;
 /// How much is kept of what is looked at: errors, names of channels.
 const TEXT_BYTES_MAX: usize = 512;
 /// Most lines are no longer: they need no memory of their own.
-const TEXT_BYTES_USUAL: usize = 32;
+const TEXT_BYTES_USUAL: usize = 16;
 /// [`Replies::left`] of a level whose end is told by a line.
 const STREAMED: u64 = u64::MAX;
 const LINE_END: usize = 2;
@@ -53,15 +53,15 @@ pub(super) struct Reply {
     /// Of a line or an error: what it says. Cut after [`TEXT_BYTES_MAX`].
     pub(super) text: SmallVec<[u8; TEXT_BYTES_USUAL]>,
     /// The first text in it, if that is all of one word.
-    pub(super) label: Option<Vec<u8>>,
+    pub(super) label: Option<Box<[u8]>>,
     /// The first text in it, whatever it is.
-    pub(super) first: Option<Vec<u8>>,
+    pub(super) first: Option<Box<[u8]>>,
     /// What a message came through.
-    pub(super) channel: Option<Vec<u8>>,
+    pub(super) channel: Option<Box<[u8]>>,
     /// How many channels are subscribed.
     pub(super) subscribed: Option<u64>,
     /// The first error inside of it.
-    pub(super) inner_error: Option<Vec<u8>>,
+    pub(super) inner_error: Option<Box<[u8]>>,
     /// It is one of the null values.
     pub(super) null: bool,
 }
@@ -121,21 +121,21 @@ impl Reply {
             return;
         }
         if matches!(kind, b'-' | b'!') && self.inner_error.is_none() {
-            self.inner_error = Some(kept.unwrap_or_default().to_vec());
+            self.inner_error = Some(kept.unwrap_or_default().into());
         }
         let text = kept.filter(|_| matches!(kind, b'$' | b'+' | b':'));
         if self.values == 0 {
-            self.first = text.map(<[u8]>::to_vec);
+            self.first = text.map(Box::from);
         }
         match (self.values, text) {
-            (0, Some(text)) if kind != b':' && is_label(text) => self.label = Some(text.to_vec()),
+            (0, Some(text)) if kind != b':' && is_label(text) => self.label = Some(text.into()),
             (1 | 2, Some(text)) if self.label.is_some() && kind == b':' => {
                 self.subscribed = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
             }
-            (1, Some(text)) if self.label.is_some() => self.channel = Some(text.to_vec()),
+            (1, Some(text)) if self.label.is_some() => self.channel = Some(text.into()),
             // After the pattern, the channel.
             (2, Some(text)) if self.label.as_deref() == Some(b"pmessage") => {
-                self.channel = Some(text.to_vec());
+                self.channel = Some(text.into());
             }
             _ => {}
         }
