@@ -118,6 +118,13 @@ pub fn duration_ms(ms: f64) -> String {
     duration_us((ms * 1_000.0).round() as u64)
 }
 
+/// Bytes as text, with marks where they are none. As [`String::from_utf8_lossy`], but
+/// fast where they are text, as nearly always.
+#[must_use]
+pub fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
+}
+
 /// A number, as it is: `3204`.
 #[must_use]
 pub fn number(number: u64) -> SmolStr {

@@ -61,7 +61,7 @@ struct PostgreSql {
     /// The client's next message is an [`Opening`].
     opening: bool,
     /// Requests for encryption that were not answered yet, at most a few.
-    negotiating: VecDeque<Exchange>,
+    negotiating: VecDeque<Box<Exchange>>,
     negotiated: bool,
     /// The message whose end is being skipped, by [`Direction::index`].
     skipping: [Option<Skipping>; 2],

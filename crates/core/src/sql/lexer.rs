@@ -1,6 +1,9 @@
 //! One pass over SQL, from its first byte to its last.
 
+use smol_str::SmolStr;
+
 use super::{Dialect, Family, Redacted};
+use crate::text;
 
 /// Longer words are no keywords.
 const KEYWORD_BYTES_MAX: usize = 32;
@@ -25,8 +28,8 @@ pub(super) struct Lexer<'a> {
 struct Statement {
     begun: bool,
     /// Its first two keywords, in capitals.
-    first: String,
-    second: String,
+    first: SmolStr,
+    second: SmolStr,
     masked: Masked,
 }
 
@@ -354,20 +357,22 @@ impl<'a> Lexer<'a> {
         }
         self.at += length;
         self.put_bytes(name);
-        if length <= KEYWORD_BYTES_MAX {
-            self.keyword(&String::from_utf8_lossy(name).to_ascii_uppercase());
-        }
+        let mut capitals = [0; KEYWORD_BYTES_MAX];
+        let Some(capitals) = capitals.get_mut(..length) else { return };
+        capitals.copy_from_slice(name);
+        capitals.make_ascii_uppercase();
+        self.keyword(&text::lossy(capitals));
     }
 
     fn keyword(&mut self, word: &str) {
         let statement = &mut self.statement;
         if statement.first.is_empty() {
-            word.clone_into(&mut statement.first);
+            statement.first = word.into();
             if self.redacted.operation.is_empty() {
                 self.redacted.operation = word.into();
             }
         } else if statement.second.is_empty() && !matches!(word, "OR" | "REPLACE") {
-            word.clone_into(&mut statement.second);
+            statement.second = word.into();
         }
         if statement.masked == Masked::Nothing && statement.hides_after(word) {
             self.space = true;
@@ -388,6 +393,11 @@ impl<'a> Lexer<'a> {
     }
 
     fn put_bytes(&mut self, bytes: &[u8]) {
+        if let Ok(text) = std::str::from_utf8(bytes)
+            && bytes.iter().all(|byte| (b' '..=b'~').contains(byte))
+        {
+            return self.put(text); // nearly always
+        }
         let text = String::from_utf8_lossy(bytes);
         if text.chars().any(char::is_control) {
             let clean: String = text.chars().map(|one| if one.is_control() { ' ' } else { one }).collect();

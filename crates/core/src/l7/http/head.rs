@@ -8,6 +8,7 @@ use smol_str::SmolStr;
 use super::guess::{METHOD_BYTES_MAX, METHODS, without_blank_lines};
 use crate::l7::redact;
 use crate::reveal::Reveal;
+use crate::text;
 
 /// As many headers as servers accept.
 const HEADERS_MAX: usize = 128;
@@ -105,7 +106,7 @@ pub(super) fn request(bytes: &[u8], reveal: Reveal) -> Option<(RequestLine, Head
     }
     let mut lines = Lines::new(bytes);
     let first = lines.next()?;
-    let first = String::from_utf8_lossy(first);
+    let first = text::lossy(first);
     let mut words = first.split_ascii_whitespace();
     let method = words.next()?;
     let mut rest: Vec<&str> = words.collect();
@@ -158,7 +159,7 @@ pub(super) fn response(bytes: &[u8]) -> Option<(StatusLine, Head<'_>)> {
     }
     let mut lines = Lines::new(bytes);
     let first = lines.next()?;
-    let first = String::from_utf8_lossy(first);
+    let first = text::lossy(first);
     let (version, rest) = first.trim().split_once([' ', '\t'])?;
     let rest = rest.trim_start();
     let digits = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());
@@ -198,7 +199,7 @@ impl<'a> Head<'a> {
         for line in lines {
             let mut halves = line.splitn(2, |byte| *byte == b':');
             if let (Some(name), Some(value)) = (halves.next(), halves.next()) {
-                head.header(&String::from_utf8_lossy(name.trim_ascii()), value);
+                head.header(&text::lossy(name.trim_ascii()), value);
             }
         }
         head.finish();
@@ -209,17 +210,18 @@ impl<'a> Head<'a> {
     pub(in crate::l7) fn header(&mut self, name: &str, value: &'a [u8]) {
         // Most do not, and their names' lengths say so.
         let is = |expected: &str| name.eq_ignore_ascii_case(expected);
-        let value = value.trim_ascii();
         match name.len() {
             4 if is("host") => {
                 if self.host.is_some() {
                     self.anomaly("several hosts");
                 }
-                self.host.get_or_insert(value);
+                self.host.get_or_insert(value.trim_ascii());
             }
-            6 if is("expect") => self.expects_continue = value.eq_ignore_ascii_case(b"100-continue"),
-            7 if is("upgrade") => drop(self.upgrade.get_or_insert(value)),
-            10 if is("user-agent") => drop(self.user_agent.get_or_insert(value)),
+            6 if is("expect") => {
+                self.expects_continue = value.trim_ascii().eq_ignore_ascii_case(b"100-continue");
+            }
+            7 if is("upgrade") => drop(self.upgrade.get_or_insert(value.trim_ascii())),
+            10 if is("user-agent") => drop(self.user_agent.get_or_insert(value.trim_ascii())),
             14 if is("content-length") => self.content_length(value),
             17 if is("transfer-encoding") => self.transfer_encoding(value),
             _ => {}
@@ -233,13 +235,13 @@ impl<'a> Head<'a> {
 
     /// As the client called it, redacted.
     pub(super) fn host(&self) -> Option<SmolStr> {
-        let host = String::from_utf8_lossy(self.host?);
+        let host = text::lossy(self.host?);
         // Cut afterwards, like a target.
         Some(cut(&redact::authority(&host), TEXT_BYTES_MAX).into())
     }
 
     pub(super) fn user_agent(&self) -> Option<SmolStr> {
-        Some(cut(&String::from_utf8_lossy(self.user_agent?), TEXT_BYTES_MAX).into())
+        Some(cut(&text::lossy(self.user_agent?), TEXT_BYTES_MAX).into())
     }
 
     fn transfer_encoding(&mut self, value: &[u8]) {
@@ -308,4 +310,32 @@ impl<'a> Iterator for Lines<'a> {
 pub(in crate::l7) fn cut(text: &str, bytes_max: usize) -> &str {
     let end = (0..=bytes_max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     text.get(..end.unwrap_or(0)).unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whichever reader takes a head, the next message begins at the same place.
+        #[test]
+        fn the_strict_reader_and_the_search_agree_where_a_head_ends(
+            pieces in proptest::collection::vec(prop::sample::select(vec![
+                "GET / HTTP/1.1", "HTTP/1.1 200 OK", "HTTP/1.0 404 ", "Host: a", "Host:", "a: b c", ": b", " folded",
+                "\r\n", "\r\n", "\r\n", "\n", "\n", "\r", "\r\n\r\n", "\n\r\n", "x", "\t", "\u{e9}", "\0",
+            ]), 0..12),
+            beginning in prop::sample::select(vec!["GET / HTTP/1.1\r\n", "HTTP/1.1 200 OK\r\n", ""]),
+        ) {
+            let text = format!("{beginning}{}", pieces.concat());
+            let bytes = without_blank_lines(text.as_bytes());
+            let end = end_of_head(bytes, &mut 0);
+            if let Some((.., length)) = strict_request(bytes, Reveal::NOTHING) {
+                prop_assert_eq!(Some(length), end);
+            }
+            if let Some((.., length)) = strict_response(bytes) {
+                prop_assert_eq!(Some(length), end);
+            }
+        }
+    }
 }

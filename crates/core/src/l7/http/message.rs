@@ -1,5 +1,6 @@
 //! What becomes of heads: the facts of an exchange.
 
+use memchr::memchr;
 use smol_str::SmolStr;
 
 use super::head::{Head, RequestLine, StatusLine, is_ok};
@@ -57,19 +58,14 @@ pub(in crate::l7) fn asked(line: RequestLine, head: Head<'_>) -> Box<Exchange> {
         exchange.set(Attribute::NetworkProtocolVersion, version);
     }
     if let Some(host) = head.host() {
-        let (name, port) = match host.rsplit_once(':') {
-            Some((name, port)) if !name.contains(':') || name.ends_with(']') => {
-                (name, port.parse::<u64>().ok())
-            }
-            _ => (host.as_str(), None),
-        };
-        exchange.set(Attribute::ServerAddress, name.trim_matches(['[', ']']));
+        let (name, port) = name_and_port(host);
+        exchange.set(Attribute::ServerAddress, name);
         if let Some(port) = port {
             exchange.set(Attribute::ServerPort, port);
         }
     }
-    let (path, query) = match target.split_once('?') {
-        Some((path, query)) => (SmolStr::new(path), Some(query)),
+    let (path, query) = match memchr(b'?', target.as_bytes()).and_then(|mark| target.split_at_checked(mark)) {
+        Some((path, query)) => (SmolStr::new(path), query.get(1..)),
         None => (target.clone(), None),
     };
     if path.starts_with('/') {
@@ -88,4 +84,16 @@ pub(in crate::l7) fn asked(line: RequestLine, head: Head<'_>) -> Box<Exchange> {
     exchange.operation = method;
     exchange.target = Some(target).filter(|target| !target.is_empty());
     exchange
+}
+
+/// The two parts of a Host header: `shop.test:8080`, `[::1]:80`.
+fn name_and_port(host: SmolStr) -> (SmolStr, Option<u64>) {
+    if !host.bytes().any(|byte| matches!(byte, b':' | b'[' | b']')) {
+        return (host, None); // as most are
+    }
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !name.contains(':') || name.ends_with(']') => (name, port.parse().ok()),
+        _ => (host.as_str(), None),
+    };
+    (name.trim_matches(['[', ']']).into(), port)
 }

@@ -2,6 +2,8 @@
 
 use smol_str::SmolStr;
 
+use crate::text;
+
 /// Length and number.
 pub(super) const HEADER_BYTES: usize = 4;
 /// A packet of this length is continued by the next one.
@@ -162,7 +164,7 @@ fn schema(reader: Reader<'_>) -> Option<SmolStr> {
 }
 
 pub(super) fn lossy(bytes: &[u8]) -> SmolStr {
-    String::from_utf8_lossy(bytes).into()
+    text::lossy(bytes).into()
 }
 
 /// What an error packet says.

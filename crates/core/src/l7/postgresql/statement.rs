@@ -4,6 +4,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 pub(super) use crate::l7::statement::Statement;
 
 /// The server tells names apart by their first 63 bytes.
@@ -16,7 +18,7 @@ const TEXT_BYTES_MAX: usize = 128 * 1024;
 /// Statements by name.
 #[derive(Default)]
 pub(super) struct Names {
-    named: HashMap<Box<[u8]>, Arc<Statement>>,
+    named: HashMap<Box<[u8]>, Arc<Statement>, RandomState>,
     /// Names in the order in which they were given; some may be gone.
     order: VecDeque<Box<[u8]>>,
     bytes: usize,

@@ -29,6 +29,8 @@ pub(super) struct Command {
     pub(super) exchange: Box<Exchange>,
     pub(super) effect: Effect,
     pub(super) errors: Errors,
+    /// Heap memory held, in bytes, roughly.
+    pub(super) memory_bytes: usize,
 }
 
 /// What is known of errors about a command.
@@ -38,15 +40,6 @@ pub(super) struct Errors {
     pub(super) are_known: bool,
     /// What the server quotes in them may be shown.
     pub(super) are_shown: bool,
-}
-
-impl Command {
-    /// Heap memory held, in bytes, roughly.
-    pub(super) fn memory_bytes(&self) -> usize {
-        let Exchange { operation, target, attributes, .. } = &*self.exchange;
-        let text = attributes.text(Attribute::DbQueryText).map_or(0, str::len);
-        size_of::<Exchange>() + operation.len() + target.as_ref().map_or(0, SmolStr::len) + text
-    }
 }
 
 /// What a command does to the conversation.
@@ -178,6 +171,7 @@ pub(super) fn describe(arguments: &Arguments, reveal: Reveal, scratch: &mut Stri
     let procedure = arguments.get(1).filter(|word| by_name && is_procedure(&operation, Some(word)));
     let effect = effect(&name, subcommand.as_deref(), keys, arguments);
 
+    let memory_bytes = size_of::<Exchange>() + text.len() + target.as_ref().map_or(0, SmolStr::len);
     let mut exchange = Box::<Exchange>::default();
     // In the order of their names, in which they are kept.
     exchange.set(Attribute::DbOperationName, operation.clone());
@@ -193,7 +187,7 @@ pub(super) fn describe(arguments: &Arguments, reveal: Reveal, scratch: &mut Stri
     }
     let errors =
         Errors { are_known: known && !is_script, are_shown: may_show && reveal.has(Class::ErrorText) };
-    Command { exchange, effect, errors }
+    Command { exchange, effect, errors, memory_bytes }
 }
 
 fn is_a_name(word: &str) -> bool {

@@ -5,8 +5,9 @@ use memchr::memchr;
 /// The longest number, its type, its sign and the end of the line.
 const LENGTH_LINE_BYTES_MAX: usize = 24;
 
-/// Type and digits of a number of which no sum is too large.
+/// Of numbers that are never too large.
 const DIGITS_USUAL: usize = 16;
+const LINE_END_BYTES: usize = 2;
 
 /// What stands behind a type: a length or a count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,11 +24,14 @@ pub(super) enum Length {
 /// Reads a line that begins with a type, such as `$12`.
 pub(super) fn length(bytes: &[u8]) -> Length {
     // Nearly all are a few digits.
+    let line = bytes.get(1..).unwrap_or_default();
     let mut number = 0;
-    for (at, byte) in bytes.iter().enumerate().take(DIGITS_USUAL).skip(1) {
+    for (digits, byte) in line.iter().take(DIGITS_USUAL).enumerate() {
         match byte {
             b'0'..=b'9' => number = number * 10 + i64::from(byte - b'0'),
-            b'\r' if at > 1 && bytes.get(at + 1) == Some(&b'\n') => return Length::Is(number, at + 2),
+            b'\r' if digits > 0 && line.get(digits + 1) == Some(&b'\n') => {
+                return Length::Is(number, 1 + digits + LINE_END_BYTES);
+            }
             _ => break,
         }
     }

@@ -58,7 +58,7 @@ impl Redis {
         }
         self.silence = false;
         self.asked_since = self.asked_since.saturating_add(1);
-        self.pending_bytes += asked.command.memory_bytes();
+        self.pending_bytes += asked.command.memory_bytes;
         if self.unsettled && matches!(effect, Effect::Subscription(..)) {
             // Its answers say themselves what they are.
             self.pending.lose_requests(false);
@@ -75,7 +75,7 @@ impl Redis {
 
     /// A command without its answer.
     pub(super) fn unpaired(&mut self, cx: &mut Context<'_>, asked: Asked, capture: Option<Capture>) {
-        self.pending_bytes = self.pending_bytes.saturating_sub(asked.command.memory_bytes());
+        self.pending_bytes = self.pending_bytes.saturating_sub(asked.command.memory_bytes);
         let reply = asked.confirmed.as_deref().map(|(reply, _)| reply);
         let mut exchange = outcome::exchange(Some(asked.command), reply, None);
         if let Some(capture) = capture {
@@ -160,7 +160,7 @@ impl Redis {
             cx.emit(exchange);
             return Ok(());
         };
-        self.pending_bytes = self.pending_bytes.saturating_sub(asked.command.memory_bytes());
+        self.pending_bytes = self.pending_bytes.saturating_sub(asked.command.memory_bytes);
         let effect = asked.command.effect;
         let queued = self.queued;
         self.happened(effect, reply);
@@ -237,7 +237,7 @@ impl Redis {
             return;
         }
         if let Some(asked) = self.pending.answer() {
-            self.pending_bytes = self.pending_bytes.saturating_sub(asked.command.memory_bytes());
+            self.pending_bytes = self.pending_bytes.saturating_sub(asked.command.memory_bytes);
             let reply = asked.confirmed.as_deref().map(|(reply, _)| reply);
             cx.emit(outcome::exchange(Some(asked.command), reply, self.database));
         }
@@ -270,7 +270,7 @@ impl Redis {
         });
         if clear && let Some(asked) = self.pending.answer() {
             reply.capture = reply.capture.max(capture);
-            self.pending_bytes = self.pending_bytes.saturating_sub(asked.command.memory_bytes());
+            self.pending_bytes = self.pending_bytes.saturating_sub(asked.command.memory_bytes);
             cx.emit(outcome::exchange(Some(asked.command), Some(&reply), self.database));
         }
     }

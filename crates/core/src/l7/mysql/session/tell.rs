@@ -23,8 +23,9 @@ const HINTS: [(u16, &str); 3] =
     [(0x0010, "no_good_index_used"), (0x0020, "no_index_used"), (0x0800, "slow_query")];
 
 impl Session {
-    pub(super) fn exchange(&self, operation: impl Into<SmolStr>) -> Exchange {
-        let mut exchange = Exchange { operation: operation.into(), ..Exchange::default() };
+    pub(super) fn exchange(&self, operation: impl Into<SmolStr>) -> Box<Exchange> {
+        let mut exchange = Box::<Exchange>::default();
+        exchange.operation = operation.into();
         let system = if self.is_mariadb { "mariadb" } else { "mysql" };
         exchange.set(Attribute::DbSystemName, SmolStr::new_static(system));
         if let Some(database) = &self.database {
@@ -120,7 +121,7 @@ impl Session {
         values::bound(&asked.values, prepared.parameters, &prepared.types, has_names)
     }
 
-    fn describe(&self, asked: &Asked) -> Exchange {
+    fn describe(&self, asked: &Asked) -> Box<Exchange> {
         let mut exchange = self.exchange("");
         exchange.request = Some(asked.request);
         exchange.note(asked.capture);

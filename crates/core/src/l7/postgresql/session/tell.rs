@@ -12,8 +12,9 @@ use crate::reveal::Class;
 use crate::sql::error_text;
 
 impl Session {
-    pub(in crate::l7::postgresql) fn exchange(&self, operation: impl Into<SmolStr>) -> Exchange {
-        let mut exchange = Exchange { operation: operation.into(), ..Exchange::default() };
+    pub(in crate::l7::postgresql) fn exchange(&self, operation: impl Into<SmolStr>) -> Box<Exchange> {
+        let mut exchange = Box::<Exchange>::default();
+        exchange.operation = operation.into();
         exchange.set(Attribute::DbSystemName, SmolStr::new_static("postgresql"));
         if let Some(database) = &self.database {
             exchange.set(Attribute::DbNamespace, database.clone());
@@ -65,7 +66,7 @@ impl Session {
         cx.emit(exchange);
     }
 
-    fn describe(&self, work: &Work) -> Exchange {
+    fn describe(&self, work: &Work) -> Box<Exchange> {
         let statement = &work.statement;
         let mut exchange = self.exchange(statement.operation.clone());
         exchange.request = work.request;
