@@ -56,6 +56,8 @@ pub enum Identity {
     Host,
     /// Outside; with the name for which a DNS answer gave the address.
     World(Option<Arc<str>>),
+    /// Nobody that this host knows of: a redirect answers for the address.
+    Virtual,
     /// A multicast or broadcast address: nobody in particular.
     Group,
 }
@@ -79,14 +81,17 @@ impl fmt::Display for Endpoint {
             Identity::Container(container) => write!(f, "{container}")?,
             Identity::Host => f.write_str("host")?,
             Identity::World(Some(name)) => f.write_str(name)?,
-            Identity::World(None) => match (self.ip, self.port) {
-                (IpAddr::V6(ip), Some(_)) => write!(f, "world/[{ip}]")?,
-                (ip, _) => write!(f, "world/{ip}")?,
-            },
-            Identity::Group => match (self.ip, self.port) {
-                (IpAddr::V6(ip), Some(_)) => write!(f, "[{ip}]")?,
-                (ip, _) => write!(f, "{ip}")?,
-            },
+            Identity::World(None) | Identity::Virtual | Identity::Group => {
+                match self.identity {
+                    Identity::Group => {}
+                    Identity::Virtual => f.write_str("virtual/")?,
+                    _ => f.write_str("world/")?,
+                }
+                match (self.ip, self.port) {
+                    (IpAddr::V6(ip), Some(_)) => write!(f, "[{ip}]")?,
+                    (ip, _) => write!(f, "{ip}")?,
+                }
+            }
         }
         match self.port {
             Some(port) => write!(f, ":{port}"),
@@ -119,6 +124,7 @@ impl Serialize for Endpoint {
             Identity::Host => map.serialize_entry("name", "host")?,
             Identity::World(Some(name)) => map.serialize_entry("name", &**name)?,
             Identity::World(None) => map.serialize_entry("name", "world")?,
+            Identity::Virtual => map.serialize_entry("name", "virtual")?,
             Identity::Group => map.serialize_entry("name", "multicast")?,
         }
         map.end()

@@ -240,7 +240,7 @@ fn dialect(system: Option<&str>) -> Dialect {
 fn service(end: &Endpoint) -> String {
     let compose = match &end.identity {
         Identity::Container(container) => container.full_service(),
-        Identity::Host | Identity::World(_) | Identity::Group => None,
+        Identity::Host | Identity::World(_) | Identity::Virtual | Identity::Group => None,
     };
     match (compose, end.port) {
         (Some(service), Some(port)) => format!("{service}:{port}"),

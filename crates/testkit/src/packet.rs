@@ -15,7 +15,6 @@
 
 use std::net::IpAddr;
 
-use etherparse::checksum::Sum16BitWords;
 use etherparse::{
     EtherType, Ethernet2Header, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpFragOffset, IpNumber,
     Ipv4Header, Ipv4Options, Ipv6FragmentHeader, Ipv6Header, TcpHeader, UdpHeader,
@@ -454,17 +453,6 @@ pub fn other(tags: &[(u16, u16)], ethertype: u16, payload: &[u8]) -> Vec<u8> {
     let mut frame = link_header([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], tags, ethertype);
     frame.extend(payload);
     frame
-}
-
-/// Corrects an IPv4 header checksum after bytes of the header were changed by
-/// hand. `ip_offset`: where the header begins.
-pub fn fix_ipv4_checksum(frame: &mut [u8], ip_offset: usize) {
-    let bytes = usize::from(frame[ip_offset] & 0x0f) * 4;
-    let header = &mut frame[ip_offset..ip_offset + bytes];
-    header[10..12].fill(0);
-    let sum = Sum16BitWords::new().add_slice(header).ones_complement();
-    // It comes in the order of memory.
-    header[10..12].copy_from_slice(&sum.to_ne_bytes());
 }
 
 fn echo_rest(id: u16, sequence: u16) -> [u8; 4] {

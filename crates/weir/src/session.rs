@@ -3,26 +3,26 @@
 //! `weir observe` runs one for itself, with maps that go when it ends. `weir run` runs one with pinned maps, and answers
 //! other processes; so does a `weir observe` that finds pinned maps and nobody who runs them.
 
+mod guests;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use clap::Parser;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, at, bounded, never, select, tick};
-use jiff::tz::TimeZone;
 use weir_core::event::Event;
 use weir_core::filter::NamePattern;
 use weir_kernel::attach::Attacher;
 use weir_kernel::{Datapath, Options, PinDirectory, PinError};
 
-use crate::audit::{self, AuditPlan, RequestsFound};
-use crate::cli::{AttachChoice, AuditArgs, Cli, Command, ObserveArgs, RedirectCommand};
+use crate::audit::{AuditPlan, RequestsFound};
+use crate::cli::AttachChoice;
 use crate::containers::EngineChoice;
 use crate::error::Error;
 use crate::host::{self, HostEvent, WatchHandle, WatchOptions};
-use crate::local::{Client, Message, Request, Server};
+use crate::local::{Client, Message, Server};
 use crate::observe::{self, OWN, Observer, Pipeline, Watched};
 use crate::redirect::{self, Follower};
 use crate::{notice, signals};
@@ -367,80 +367,11 @@ impl Session {
         self.pipeline.is_done() || (self.ends_with_rules && !self.redirects.as_ref().is_some_and(ruled))
     }
 
-    fn asked(&mut self, id: u64, request: &Request, client: Client) {
-        let arguments = std::iter::once("weir").chain(request.arguments.iter().map(String::as_str));
-        let done = match Cli::try_parse_from(arguments) {
-            Ok(cli) => match cli.command {
-                Command::Observe(arguments) => self.guest_of_flows(id, &arguments, request, &client),
-                Command::Audit(arguments) => self.guest_of_requests(id, &arguments, request, &client),
-                Command::Redirect(arguments) => self.redirect_for(&arguments.command, &client),
-                _ => Err(Error::Usage("this is not for the weir that runs to do".to_owned())),
-            },
-            Err(error) => Err(Error::Usage(error.to_string())),
-        };
-        if let Err(error) = done {
-            client.refuse(&error);
-        }
-    }
-
     fn host_event(&mut self, event: HostEvent) -> Result<(), Error> {
         if let Some(follower) = &mut self.redirects {
             follower.changed();
         }
         self.pipeline.host_event(event)
-    }
-
-    /// Another process's `weir redirect`.
-    fn redirect_for(&mut self, command: &RedirectCommand, client: &Client) -> Result<(), Error> {
-        let answer = self.redirect(&redirect::Request::new(command))?;
-        redirect::answer_to(client, command, &answer)
-    }
-
-    /// Another process's `weir observe`.
-    fn guest_of_flows(
-        &mut self,
-        id: u64,
-        arguments: &ObserveArgs,
-        request: &Request,
-        client: &Client,
-    ) -> Result<(), Error> {
-        let filter = observe::compile(arguments)?;
-        let outlet = arguments.output.outlet_to(filter, zone_of(request), request.color, client.output());
-        self.guest(id, Observer::of_flows(outlet, arguments), client)
-    }
-
-    /// Another process's `weir audit`.
-    fn guest_of_requests(
-        &mut self,
-        id: u64,
-        arguments: &AuditArgs,
-        request: &Request,
-        client: &Client,
-    ) -> Result<(), Error> {
-        if !self.pipeline.reads_payload() {
-            return Err(Error::Usage("this weir does not read payload".to_owned()));
-        }
-        let observer = audit::observer_for(arguments, zone_of(request), request.color, client.output())?;
-        self.guest(id, observer, client)
-    }
-
-    fn guest(&mut self, id: u64, observer: Observer, client: &Client) -> Result<(), Error> {
-        let reader = client.clone();
-        let observer = observer.not_waited_for(Box::new(move || reader.has_room()));
-        self.pipeline.join(id, observer, &self.datapath.losses())?;
-        self.copy_as_wanted()?;
-        client.notice(&self.pipeline.greeting());
-        self.guests.insert(id, client.clone());
-        Ok(())
-    }
-
-    fn leave(&mut self, id: u64) -> Result<(), Error> {
-        self.pipeline.leave(id, &self.datapath.losses())?;
-        self.copy_as_wanted()?;
-        if let Some(client) = self.guests.remove(&id) {
-            client.end();
-        }
-        Ok(())
     }
 }
 
@@ -454,12 +385,6 @@ fn is_anothers(error: &PinError) -> bool {
             | PinError::OtherTableSize { .. }
             | PinError::OtherNamespace { .. }
     )
-}
-
-/// The time zone of whoever reads.
-fn zone_of(request: &Request) -> TimeZone {
-    let named = request.time_zone.as_deref().and_then(|name| TimeZone::get(name).ok());
-    named.unwrap_or_else(TimeZone::system)
 }
 
 fn system(action: &'static str) -> impl FnOnce(io::Error) -> Error {

@@ -20,6 +20,7 @@ enum Who {
     Anyone,
     Host,
     World,
+    Virtual,
     Multicast,
     Addresses(IpNet),
     /// A container, a service or a DNS name. DNS knows no case: `lower` is for
@@ -32,7 +33,7 @@ enum Who {
 
 impl Selector {
     /// A container, compose service, DNS name or a glob over these, an address
-    /// or CIDR range, `host`, `world` or `multicast`; then, if wanted, `:port`
+    /// or CIDR range, `host`, `world`, `virtual` or `multicast`; then, if wanted, `:port`
     /// or `:low-high`. `:port` alone is anyone at that port. IPv6 with a port
     /// stands in brackets.
     ///
@@ -49,6 +50,7 @@ impl Selector {
             "" if ports.is_some() => Who::Anyone,
             "host" => Who::Host,
             "world" => Who::World,
+            "virtual" => Who::Virtual,
             "multicast" => Who::Multicast,
             _ if looks_like_addresses(who) => Who::Addresses(parse_addresses(who)?),
             _ => Who::Named {
@@ -71,6 +73,7 @@ impl Who {
             (Self::Anyone, _)
             | (Self::Host, Identity::Host)
             | (Self::World, Identity::World(_))
+            | (Self::Virtual, Identity::Virtual)
             | (Self::Multicast, Identity::Group) => true,
             (Self::Addresses(range), _) => range.contains(&end.ip),
             (Self::Named { pattern, .. }, Identity::Container(container)) => {

@@ -46,7 +46,7 @@ impl Who {
         if text.split_once('/').is_some_and(|(address, _)| address.parse::<IpAddr>().is_ok()) {
             return Err(SyntaxError::RangeOfAddresses(text.to_owned()));
         }
-        if ["host", "world", "multicast"].contains(&text) {
+        if ["host", "world", "virtual", "multicast"].contains(&text) {
             return Err(SyntaxError::NotOneAddress(text.to_owned()));
         }
         name(text).map(Self::Named)
@@ -341,7 +341,7 @@ impl FromStr for Clients {
     fn from_str(text: &str) -> Result<Self, SyntaxError> {
         match text {
             "host" => return Ok(Self::Host),
-            "world" | "multicast" => return Err(SyntaxError::NotOneAddress(text.to_owned())),
+            "world" | "virtual" | "multicast" => return Err(SyntaxError::NotOneAddress(text.to_owned())),
             _ => {}
         }
         if let Ok(range) = crate::filter::parse_addresses(text) {

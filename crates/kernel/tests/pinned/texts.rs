@@ -24,6 +24,10 @@ fn root_texts_are_there_for_the_next_owner() {
     }
     let texts = RuleTexts::pinned(&host.pins()).unwrap().unwrap();
     assert_eq!(texts.read().unwrap(), [(1, "web ⇒ api".to_owned()), (u32::MAX, longest)].into());
+    assert!(matches!(texts.write(5, ""), Err(TextsError::NotPermitted { .. })), "they are there to be read");
+    drop(texts);
+    let owner = host.own(methods()[0]);
+    let texts = owner.datapath.rule_texts().unwrap();
     for number in 10..10 + RuleTexts::RULES_MAX as u32 - 2 {
         texts.write(number, "").unwrap();
     }

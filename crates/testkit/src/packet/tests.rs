@@ -11,13 +11,6 @@ fn checksums_and_lengths_are_right() {
     assert_eq!(ip.header().header_checksum(), ip.header().to_header().calc_header_checksum());
     assert!(tcp.syn() && tcp.ack() && !tcp.fin());
     assert_eq!(tcp.payload(), b"abc");
-
-    let mut changed = frame.clone();
-    changed[14 + 8] = 1; // time to live
-    fix_ipv4_checksum(&mut changed, 14);
-    let header = Ipv4Header::from_slice(&changed[14..]).unwrap().0;
-    assert_eq!(header.header_checksum, header.calc_header_checksum());
-    assert_eq!(header.time_to_live, 1);
 }
 
 #[test]

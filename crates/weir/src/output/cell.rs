@@ -99,7 +99,7 @@ impl Cell {
         let name = whole.strip_suffix(port.as_str()).unwrap_or(&whole);
         let style = match end.identity {
             Identity::Container(_) => NAME,
-            Identity::Host | Identity::World(_) | Identity::Group => Style::new(),
+            Identity::Host | Identity::World(_) | Identity::Virtual | Identity::Group => Style::new(),
         };
         let cell = self.styled(style, name);
         if port.is_empty() { cell } else { cell.plain(":").styled(PORT, port.trim_start_matches(':')) }

@@ -99,6 +99,8 @@ fn root_clients_outside_are_redirected_and_seen_at_the_uplink() {
         };
         assert_eq!((&told["rule"], &told["verdict"]), (&rule.into(), &"redirected".into()), "{told}");
         assert_eq!(told["translated"]["server"]["port"], 80, "{told}");
+        let name = if rule.starts_with('v') { "virtual" } else { "" };
+        assert_eq!(told["server"]["name"].as_str().unwrap_or_default(), name, "{told}");
         assert_eq!(told["translated"]["client"]["ip"], told["client"]["ip"], "{told}");
     }
     assert_eq!(uplink.summary["lost"], serde_json::json!({}));

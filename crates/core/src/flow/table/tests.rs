@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use super::*;
 use crate::event::{Hook, Seen};
-use crate::flow::{CaptureState, DirectionEntry, Point, Protocol};
+use crate::flow::{CaptureState, DirectionEntry, Point, Protocol, Side};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
