@@ -129,6 +129,10 @@ pub fn lossy(bytes: &[u8]) -> Cow<'_, str> {
 #[must_use]
 pub fn number(number: u64) -> SmolStr {
     // Formatting would take several times as long, and there is one in most requests.
+    const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+    if let Some(digit) = usize::try_from(number).ok().and_then(|number| DIGITS.get(number)) {
+        return SmolStr::new_static(digit);
+    }
     let mut digits = [0; u64::MAX.ilog10() as usize + 1];
     let mut from = digits.len();
     let mut left = number;
@@ -279,6 +283,7 @@ mod tests {
             prop_assert!(!duration_ms(ms).is_empty());
             prop_assert_eq!(count(number).replace(',', ""), number.to_string());
             prop_assert_eq!(super::number(number), number.to_string());
+            prop_assert_eq!(super::number(number % 20), (number % 20).to_string());
         }
     }
 }

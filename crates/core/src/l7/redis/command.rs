@@ -149,12 +149,15 @@ pub(super) fn describe(arguments: &Arguments, reveal: Reveal, scratch: &mut Stri
     let holds_data = known && keys.is_some_and(Keys::are_of_data);
     let may_show = !reveal.is_empty() && holds_data && !target.as_deref().is_some_and(names_password);
     let shows_values = may_show && reveal.has(Class::RedisValues);
+    let sole_key = shown.keys.sole().filter(|_| target.as_deref().is_some_and(|target| target != REST));
     let mut revealed = false;
     let mut text = Text::new(scratch, TEXT_BYTES_MAX);
     text.push(&operation);
     for place in 1 + usize::from(subcommand.is_some())..arguments.seen() {
         let is_shown = shown.contains(place);
         match arguments.get(place).filter(|_| is_shown || shows_values) {
+            // Most commands have one key: what is written of it is known already.
+            Some(_) if sole_key == Some(place) => text.push(target.as_deref().unwrap_or(HIDDEN)),
             Some(argument) => {
                 text.push_quoted(argument);
                 revealed |= !is_shown;

@@ -155,6 +155,11 @@ impl Places {
             .is_some_and(|bit| self.0 & bit != 0)
     }
 
+    /// The only one, if there is only one.
+    pub(super) fn sole(self) -> Option<usize> {
+        self.0.is_power_of_two().then(|| self.0.trailing_zeros() as usize)
+    }
+
     /// In their order.
     pub(super) fn iter(self) -> impl Iterator<Item = usize> {
         let mut left = self.0;
