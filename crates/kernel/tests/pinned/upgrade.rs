@@ -3,7 +3,7 @@
 use std::fs;
 
 use weir_core::flow::{FlowEntry, FlowKey};
-use weir_kernel::attach::Method;
+use weir_kernel::attach::{Method, remove_pinned};
 use weir_kernel::{Datapath, Options, PinError};
 use weir_testkit::{OtherVersion, require_root};
 
@@ -112,5 +112,28 @@ fn root_no_packet_is_missed_while_the_version_changes() {
         assert!(pinging.try_wait().unwrap().is_none(), "the pinging was over too soon");
         assert!(pinging.wait().unwrap().success());
         assert_eq!(pinged(&owner), [[500, 500]; 2]);
+    }
+}
+
+/// A version whose tables happen to be laid out as this one's: what matters here is what runs at the interfaces.
+#[test]
+fn root_links_and_filters_go_from_one_version_to_another() {
+    require_root!();
+    for method in methods() {
+        let host = Host::new();
+        host.leave(method);
+        let left = host.programs();
+        host.ping(3);
+        fs::rename(host.pins().state(), host.pins().path().join("v99")).unwrap();
+        let owner = host.own(method);
+        let now = host.programs();
+        assert_eq!(now.len(), 4, "{method}: replaced, not added");
+        assert!(now.iter().all(|program| !left.contains(program)), "{method}: {left:?} {now:?}");
+        host.ping(2);
+        assert_eq!(pinged(&owner), [[5, 5]; 2], "{method}");
+        assert_eq!(versions(&host).len(), 1, "{method}");
+        drop(owner);
+        let removal = host.topology.host().enter(|| remove_pinned(&host.pins(), false).unwrap());
+        assert_eq!((removal.removed.len(), host.programs().len()), (4, 0), "{method}");
     }
 }

@@ -1,13 +1,15 @@
 //! Connections that are open while weir is killed, ended and started again, in one version or another.
 
 use std::cell::Cell;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use weir_testkit::traffic::{self, EchoServer};
-use weir_testkit::{OtherVersion, Stream, require_root, tc};
+use weir_testkit::{Daemon, OtherVersion, Stream, require_root, tc};
 
 use crate::life::{Host, end, kill};
 use crate::weir::{LIMIT, has_port, number};
@@ -213,6 +215,54 @@ fn root_redirected_connections_survive_upgrades() {
         assert!(number(&flow["sent_bytes"]) >= (PIECES * 65_536) as u64, "{flow}");
     }
     end(run);
+}
+
+/// Killed in the middle of carrying over: while the tables are made, and while programs are replaced.
+#[test]
+fn root_who_is_killed_while_carrying_over_is_followed_by_who_finishes_it() {
+    require_root!();
+    let host = Host::new(&["web", "db"]);
+    let run = host.run();
+    if tc::tcx_programs(host.namespace(), "veth-web", tc::Hook::Ingress) == 0 {
+        return;
+    }
+    let asked = SocketAddr::new(host.address("db"), 8080);
+    let add = host.output(&["redirect", "add", "--name", "moved", &asked.to_string(), ":80"]);
+    assert!(add.status.success(), "{add:?}");
+    let _server = EchoServer::tcp_at(host.container("db"), SocketAddr::new(host.address("db"), 80));
+    let mut run = Some(run);
+    for moment in ["maps", "links"] {
+        end(run.take().unwrap());
+        let _other = OtherVersion::of_layouts(host.bpffs());
+        let mut open = traffic::connect(host.container("web"), asked);
+        traffic::exchange(&mut open, 1000);
+        let killed = Daemon::start("weir run", &mut host.command(&["run", "--engine", "none"]));
+        let folder = host.bpffs().join("weir/new").join(moment);
+        let begun = || match moment {
+            // Of the network namespace, with the first link.
+            "links" => fs::read_dir(&folder).is_ok_and(|namespaces| {
+                namespaces
+                    .flatten()
+                    .any(|one| fs::read_dir(one.path()).is_ok_and(|mut links| links.next().is_some()))
+            }),
+            _ => folder.exists(),
+        };
+        let deadline = Instant::now() + LIMIT;
+        // The moment may be over before it is seen: then all of it is.
+        while !begun() && host.bpffs().join("weir/v99").exists() {
+            assert!(Instant::now() < deadline, "{moment}");
+        }
+        kill(killed);
+        traffic::exchange(&mut open, 1000);
+        run = Some(host.run());
+        traffic::exchange(&mut open, 1000);
+        traffic::tcp_echo(host.container("web"), asked, 5, 1000);
+        assert!(
+            !host.bpffs().join("weir/v99").exists() && !host.bpffs().join("weir/new").exists(),
+            "{moment}"
+        );
+    }
+    end(run.unwrap());
 }
 
 /// A command that finds the state of another version carries it over itself, where no weir runs.
