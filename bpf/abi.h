@@ -316,7 +316,7 @@ struct redirect_set {
 struct redirect_rule {
 	__u64 expires_ns; /* CLOCK_MONOTONIC; 0: never */
 	__u8 source[16];  /* what the server sees as client; ::: the client itself */
-	__u32 fast_path;  /* 1: past bridge and stack, where both ends are on one bridge */
+	__u32 fast_path;  /* 1: past bridge and stack, where both ends are on one bridge; or config.accelerate */
 	/* Target by hash of the connection. 0: there is none, and it is refused. */
 	__u32 slot[REDIRECT_SLOTS];
 };

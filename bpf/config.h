@@ -21,8 +21,9 @@
  * alone, and first packets are looked up in more maps.
  *
  * accelerate: packets between two containers of one bridge go past bridge and
- * stack, also where nothing is redirected. Never by itself: what the host's own
- * rules (bridge netfilter) say of such packets is then not asked. */
+ * stack, also where nothing is redirected; and redirected ones between two
+ * bridges. Never by itself: what the host's own rules say of such packets is
+ * then not asked. */
 const volatile struct config config = {};
 
 #endif

@@ -3,6 +3,7 @@
 #ifndef WEIR_PLACE_H
 #define WEIR_PLACE_H
 
+#include "config.h"
 #include "decision.h"
 
 static __always_inline __u64 place_edge(__u32 ifindex, __u8 hook)
@@ -67,10 +68,10 @@ static __always_inline void place_hairpin(struct decision *decision, __u32 ifind
 
 /* From veth to veth, not by the host's tables. */
 static __always_inline int place_direct(struct decision *decision, __u32 ifindex, const struct interface_place *here,
-					const struct place *target, bool near, const __u8 *client_mac)
+					const struct place *target, bool near, const __u8 *client_mac, bool fast)
 {
 	struct translation *there = &decision->way[WAY_TO_SERVER], *back = &decision->way[WAY_TO_CLIENT];
-	__u8 delivery = near && decision->fast_path ? DELIVERY_PEER : DELIVERY_EGRESS;
+	__u8 delivery = fast ? DELIVERY_PEER : DELIVERY_EGRESS;
 	struct interface_place *beyond = bpf_map_lookup_elem(&interfaces, &target->ifindex);
 
 	if (!beyond)
@@ -114,7 +115,7 @@ static __noinline int place_ways(struct __sk_buff *skb, struct decision *decisio
 	__u32 ifindex = skb->ifindex;
 	__u8 sender_mac[6];
 	struct place *target;
-	bool near;
+	bool near, fast;
 
 	if (!decision || !here || (void *)(ethernet + 1) > end)
 		return REFUSED_NO_TARGET;
@@ -128,8 +129,10 @@ static __noinline int place_ways(struct __sk_buff *skb, struct decision *decisio
 		place_hairpin(decision, ifindex, here, target, sender_mac);
 		return DECIDED;
 	}
-	if (target && (decision->forged || (near && decision->fast_path)))
-		return place_direct(decision, ifindex, here, target, near, sender_mac);
+	/* To another bridge only where the user said so: the host's own rules may keep the two apart. */
+	fast = decision->fast_path && (near || config.accelerate);
+	if (target && (decision->forged || fast))
+		return place_direct(decision, ifindex, here, target, near, sender_mac, fast);
 	/* Answers to a forged source find their way back at the server's veth only. */
 	if (decision->forged)
 		return REFUSED_NO_TARGET;

@@ -19,6 +19,9 @@ use crate::workload::web::Web;
 use host::{Host, Kind};
 use method::{Method, Rule};
 
+/// What `weir run --accelerate` does; on one kind of host one of them is measured.
+const ACCELERATED: [Method; 2] = [Method::Accelerate, Method::WeirAccelerated];
+
 /// Nothing listens there: who asks it is redirected.
 const ASKED_PORT: u16 = 7777;
 
@@ -55,8 +58,8 @@ fn measure_on(plan: &Plan, kind: Kind) -> Result<Table> {
     let mut columns = vec!["work", "no redirect"];
     columns.extend(methods.iter().skip(1).map(|method| method.name()));
     columns.push("targets for weir");
-    if methods.contains(&Method::Accelerate) {
-        columns.push("target for --accelerate");
+    if ACCELERATED.iter().any(|method| methods.contains(method)) {
+        columns.push("targets for --accelerate");
     }
     Ok(Table {
         title: format!("Redirect, {}", kind.title()),
@@ -93,26 +96,28 @@ impl Contest<'_> {
         for index in 1..methods.len() {
             cells.push(self.rates.ratio(index, 0)?.to_string());
         }
-        let place = |method| methods.iter().position(|it| *it == method);
-        if let (Some(weir), Some(same)) = (place(Method::Weir), place(Method::NothingAgain)) {
-            let (to_bare, to_nftables) = kind.targets();
-            let same = self.rates.ratio(same, 0)?.median;
-            let mut targets = at_least(self.rates.ratio(weir, 0)?.median, to_bare, same);
-            if let (Some(limit), Some(nftables)) = (to_nftables, place(Method::Nftables)) {
-                let ratio = self.rates.ratio(weir, nftables)?.median;
-                let verdict = at_least(ratio, limit, same);
-                let _ = write!(targets, "; to nftables {ratio:.3}, {verdict}");
-            }
-            cells.push(targets);
-            if let Some(accelerate) = place(Method::Accelerate) {
-                let ratio = self.rates.ratio(accelerate, 0)?.median;
-                cells.push(if kind == Kind::DockerBridge {
-                    at_least(ratio, 1.10, same)
-                } else {
-                    String::new()
-                });
-            }
+        cells.push(self.verdict(kind, Method::Weir)?);
+        if let Some(method) = ACCELERATED.into_iter().find(|method| methods.contains(method)) {
+            cells.push(self.verdict(kind, method)?);
         }
         Ok(cells)
+    }
+
+    /// Whether a method reaches its targets on that kind of host; empty where it has none.
+    fn verdict(&self, kind: Kind, method: Method) -> Result<String> {
+        let place = |method| kind.methods().iter().position(|it| *it == method);
+        let (Some((to_bare, to_nftables)), Some(which), Some(same)) =
+            (kind.targets(method), place(method), place(Method::NothingAgain))
+        else {
+            return Ok(String::new());
+        };
+        let same = self.rates.ratio(same, 0)?.median;
+        let mut targets = at_least(self.rates.ratio(which, 0)?.median, to_bare, same);
+        if let (Some(limit), Some(nftables)) = (to_nftables, place(Method::Nftables)) {
+            let ratio = self.rates.ratio(which, nftables)?.median;
+            let verdict = at_least(ratio, limit, same);
+            let _ = write!(targets, "; to nftables {ratio:.3}, {verdict}");
+        }
+        Ok(targets)
     }
 }

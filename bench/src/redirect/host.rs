@@ -73,18 +73,26 @@ impl Kind {
                 Method::Weir,
                 Method::Accelerate,
             ],
-            Self::TwoBridges => {
-                &[Method::Nothing, Method::NothingAgain, Method::Nftables, Method::Iptables, Method::Weir]
-            }
+            Self::TwoBridges => &[
+                Method::Nothing,
+                Method::NothingAgain,
+                Method::Nftables,
+                Method::Iptables,
+                Method::Weir,
+                Method::WeirAccelerated,
+            ],
         }
     }
 
-    /// The least ratios of weir to no redirect and to nftables.
-    pub(super) fn targets(self) -> (f64, Option<f64>) {
-        match self {
-            Self::Bridge => (1.20, None),
-            Self::DockerBridge => (1.20, Some(1.30)),
-            Self::TwoBridges => (0.97, Some(1.05)),
+    /// The least ratios of a method to no redirect and to nftables.
+    pub(super) fn targets(self, method: Method) -> Option<(f64, Option<f64>)> {
+        match (self, method) {
+            (Self::Bridge, Method::Weir) => Some((1.20, None)),
+            (Self::DockerBridge, Method::Weir) => Some((1.20, Some(1.30))),
+            (Self::DockerBridge, Method::Accelerate) => Some((1.10, None)),
+            (Self::TwoBridges, Method::Weir) => Some((0.97, Some(1.05))),
+            (Self::TwoBridges, Method::WeirAccelerated) => Some((1.20, Some(1.30))),
+            _ => None,
         }
     }
 }

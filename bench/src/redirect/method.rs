@@ -29,6 +29,8 @@ pub(super) enum Method {
     Weir,
     /// Not redirected, but past the bridge: `weir run --accelerate`.
     Accelerate,
+    /// Redirected while `weir run --accelerate` runs: from one bridge to another past the host's own tables.
+    WeirAccelerated,
 }
 
 impl Method {
@@ -40,11 +42,12 @@ impl Method {
             Self::Iptables => "iptables",
             Self::Weir => "weir",
             Self::Accelerate => "no redirect, weir run --accelerate",
+            Self::WeirAccelerated => "weir, weir run --accelerate",
         }
     }
 
     pub(super) fn redirects(self) -> bool {
-        matches!(self, Self::Nftables | Self::Iptables | Self::Weir)
+        matches!(self, Self::Nftables | Self::Iptables | Self::Weir | Self::WeirAccelerated)
     }
 
     pub(super) fn apply(self, host: &Host, rule: Rule) -> Result<Applied<'_>> {
@@ -54,28 +57,26 @@ impl Method {
             Self::Nftables => tables.redirect_by_nftables(rule.asked, rule.server)?,
             Self::Iptables => tables.redirect_by_iptables(rule.asked, rule.server),
             Self::Weir => {
-                for protocol in ["tcp", "udp"] {
-                    let (asked, server) = (rule.asked.to_string(), rule.server.to_string());
-                    host.weir(&[
-                        "redirect",
-                        "add",
-                        "--engine",
-                        "none",
-                        "--protocol",
-                        protocol,
-                        &asked,
-                        &server,
-                    ])?;
-                }
+                redirect_by_weir(host, rule)?;
                 return Ok(Applied { tables, weir: Some((host, None)) });
             }
-            Self::Accelerate => {
+            Self::Accelerate | Self::WeirAccelerated => {
                 let daemon = host.accelerate();
+                if self == Self::WeirAccelerated {
+                    redirect_by_weir(host, rule)?;
+                }
                 return Ok(Applied { tables, weir: Some((host, Some(daemon))) });
             }
         }
         Ok(Applied { tables, weir: None })
     }
+}
+
+fn redirect_by_weir(host: &Host, rule: Rule) -> Result<()> {
+    let (asked, server) = (rule.asked.to_string(), rule.server.to_string());
+    ["tcp", "udp"].into_iter().try_for_each(|protocol| {
+        host.weir(&["redirect", "add", "--engine", "none", "--protocol", protocol, &asked, &server])
+    })
 }
 
 /// It is in force.

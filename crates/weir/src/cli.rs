@@ -179,7 +179,8 @@ pub struct RunArgs {
     pub max_flows: Option<u32>,
 
     /// Deliver packets between two containers of one bridge straight into the other's namespace,
-    /// redirected or not: past the bridge, and past rules of the host's own about bridged packets.
+    /// redirected or not, and redirected ones between two bridges: past the host's own rules about
+    /// them, such as those by which Docker keeps networks apart.
     #[arg(long, help_heading = "Host")]
     pub accelerate: bool,
 

@@ -122,7 +122,7 @@ impl Session {
         let mut pipeline = Pipeline::new(table, max_flows, Watched::new(attacher, plan.interfaces))?;
         pipeline.quiet = plan.quiet;
         let redirects = match redirects {
-            true => Some(Follower::new(&datapath, plan.engine.clone())?),
+            true => Some(Follower::new(&datapath, plan.engine.clone(), plan.accelerate)?),
             false => None,
         };
         let requests = match &plan.audit {

@@ -311,6 +311,20 @@ pub enum Warning {
         /// Of what is redirected.
         address: IpAddr,
     },
+    /// A target in another network of this host.
+    #[error(
+        "the rule \"{rule}\": clients of {address} reach {target} in another network, by way of this host's own rules; \
+         Docker's drop what goes from one network to another. `weir run --accelerate` carries these connections past \
+         such rules"
+    )]
+    OtherNetwork {
+        /// The rule's name.
+        rule: String,
+        /// Of what is redirected.
+        address: IpAddr,
+        /// Of the target.
+        target: IpAddr,
+    },
     /// Containers changed so that two rules contradict each other.
     #[error("the rules \"{first}\" and \"{second}\" are now both about {what}: \"{first}\" goes first")]
     NowContradict {

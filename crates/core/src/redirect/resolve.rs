@@ -115,6 +115,7 @@ pub(super) fn resolve<'a>(
     for variant in variants.iter().filter(|one| surroundings.host_addresses.contains(&one.address)) {
         warnings.push(Warning::HostAddress { rule: rule.name.to_string(), address: variant.address });
     }
+    warnings.extend(variants.iter().flat_map(|variant| resolver.other_networks(variant)));
     let same = |target: &ResolvedTarget, variant: &Variant| {
         target.address == variant.address && target.port_first == 0 && variant.source.is_none()
     };
@@ -289,6 +290,38 @@ impl Resolver<'_> {
                 targets
             }
         })
+    }
+
+    /// A word on each target that clients reach by way of the host's own rules, as far as it is known where they are:
+    /// in the network of what they ask for, unless the rule says who they are.
+    fn other_networks(&self, variant: &Variant) -> Vec<Warning> {
+        // A forged source goes from veth to veth in any case.
+        if self.surroundings.accelerated || variant.source.is_some() {
+            return Vec::new();
+        }
+        let bridges: Vec<u32> = match &self.rule.from {
+            Some(Clients::Host) => Vec::new(),
+            Some(Clients::Named(name)) => {
+                let residents = self.running(name).unwrap_or_default();
+                let places = residents.iter().flat_map(|one| &one.addresses).filter_map(|(_, place)| *place);
+                places.map(|place| place.bridge_ifindex).collect()
+            }
+            _ => self
+                .surroundings
+                .place(variant.address)
+                .map(|place| place.bridge_ifindex)
+                .into_iter()
+                .collect(),
+        };
+        let far = |target: &&ResolvedTarget| {
+            target.place.is_some_and(|place| !bridges.contains(&place.bridge_ifindex)) && !bridges.is_empty()
+        };
+        let warning = |target: &ResolvedTarget| Warning::OtherNetwork {
+            rule: self.rule.name.to_string(),
+            address: variant.address,
+            target: target.address,
+        };
+        variant.targets.iter().filter(far).map(warning).collect()
     }
 
     fn check_source(&self, target: &ResolvedTarget) -> Result<(), RuleError> {

@@ -21,6 +21,9 @@ pub struct Surroundings {
     pub host_addresses: BTreeSet<IpAddr>,
     /// Interfaces at which redirects are done, by index.
     pub interfaces: BTreeMap<u32, InterfacePlace>,
+    /// Whether redirected connections go from one network of this host to another past the host's own rules
+    /// (`weir run --accelerate`).
+    pub accelerated: bool,
 }
 
 /// A container that runs.

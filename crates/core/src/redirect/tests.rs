@@ -58,6 +58,7 @@ fn host() -> Surroundings {
         host_addresses: [ip("10.0.0.1"), ip("10.0.1.1"), ip("192.0.2.1")].into(),
         interfaces: [(11, InterfacePlace { bridge_ifindex: 1, host_mac: [2; 6], container_side: true })]
             .into(),
+        accelerated: true,
     }
 }
 
@@ -275,6 +276,46 @@ fn rules_that_only_look_wrong_are_taken() {
         // A source of one version of IP leaves the other out, which it says.
         let warnings = check(rules).unwrap_or_else(|error| panic!("{rules:?}: {error}"));
         assert!(warnings.iter().all(|text| text.contains("stay as they are")), "{rules:?}: {warnings:?}");
+    }
+}
+
+/// The host's own rules may keep its networks apart.
+#[test]
+fn another_network_is_a_warning() {
+    let isolated = Surroundings { accelerated: false, ..host() };
+    for (text, warned) in [
+        ("four:80 db:80", vec![("10.0.0.4", "10.0.1.21"), ("10.0.0.4", "10.0.1.22")]),
+        ("four:80 10.0.1.21:80", vec![("10.0.0.4", "10.0.1.21")]),
+        ("four:80 db:80 from=both", vec![]),
+        (
+            "both:80 db:80 from=four",
+            vec![
+                ("10.0.0.9", "10.0.1.21"),
+                ("10.0.0.9", "10.0.1.22"),
+                ("10.0.1.9", "10.0.1.21"),
+                ("10.0.1.9", "10.0.1.22"),
+            ],
+        ),
+        ("four:80 db:80 from=host", vec![]),
+        ("four:80 db:80 source=10.9.9.9", vec![]),
+        ("four:80 api:80", vec![]),
+        ("four:80 both:80", vec![]),
+        ("four:80 192.0.2.7:80", vec![]),
+        // Whoever asks for it may be anywhere.
+        ("10.9.9.1:80 db:80", vec![]),
+    ] {
+        let (_, warnings) = set(&[text]).compile(&isolated);
+        let found: Vec<_> = warnings
+            .iter()
+            .map(|warning| match warning {
+                Warning::OtherNetwork { address, target, .. } => (address.to_string(), target.to_string()),
+                other => panic!("{text}: {other}"),
+            })
+            .collect();
+        let expected: Vec<_> =
+            warned.iter().map(|(asked, target)| ((*asked).to_owned(), (*target).to_owned())).collect();
+        assert_eq!(found, expected, "{text}");
+        assert_eq!(set(&[text]).compile(&host()).1, [], "{text}");
     }
 }
 

@@ -186,10 +186,11 @@ impl Lab {
         Self::shared(&OnceLock::new(), &options, rules, test);
     }
 
-    /// The same without rules, where packets between containers take the short way.
-    pub(crate) fn accelerated(test: impl FnOnce(&mut Self) + Send) {
+    /// The same where packets between containers take the short way.
+    pub(crate) fn accelerated(rules: &[Rule], test: impl FnOnce(&mut Self) + Send) {
+        static LAB: OnceLock<Mutex<Lab>> = OnceLock::new();
         let options = Options { max_flows: 64, redirects: true, accelerate: true, ..Options::default() };
-        Self::shared(&OnceLock::new(), &options, &[], test);
+        Self::shared(&LAB, &options, rules, test);
     }
 
     fn shared(

@@ -382,6 +382,41 @@ fn root_the_short_way_carries_everything() {
     }
 }
 
+/// Redirected from one bridge to the other, where the host itself forwards nothing: as with Docker, whose rules
+/// keep networks apart.
+#[test]
+fn root_the_short_way_between_two_bridges() {
+    require_root!();
+    let options = Options { max_flows: 4096, redirects: true, accelerate: true, ..Options::default() };
+    let host = Host::with(&options);
+    host.namespace("host").sysctl("ipv4/ip_forward", "0");
+    host.namespace("host").sysctl("ipv6/conf/all/forwarding", "0");
+    for mtu in [1500, 1300] {
+        host.namespace("far").ip_batch(&format!("link set eth0 mtu {mtu}\n"));
+        for version in [0, 1] {
+            let web = addresses(host.container("web"))[version];
+            let to = |target| Rule { fast_path: true, ..rule(web, target) };
+            works(&host, "client", "far", to, version, &format!("the other end takes {mtu} bytes"));
+            // Nobody there: the error comes back as from whom was asked.
+            let far = addresses(host.container("far"))[version];
+            host.set(&[to(SocketAddr::new(far, 9))]);
+            let any: IpAddr = if version == 0 { [0; 4].into() } else { [0u16; 8].into() };
+            let socket = host.namespace("client").enter(|| UdpSocket::bind((any, 0))).unwrap();
+            socket.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+            socket.connect((web, ASKED)).unwrap();
+            socket.send(b"nobody there").unwrap();
+            let error = socket.recv(&mut [0; 10]).unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+        }
+    }
+    // What is not redirected goes by the host's own tables.
+    let server = EchoServer::tcp(host.namespace("far"), host.container("far").ipv4());
+    let direct = host.namespace("client").enter(|| {
+        std::net::TcpStream::connect_timeout(&server.address(), std::time::Duration::from_millis(300))
+    });
+    assert!(direct.is_err());
+}
+
 /// First packets from everywhere fill the table; connections that are translated live on.
 #[test]
 fn root_a_flood_pushes_nobody_out() {

@@ -13,7 +13,7 @@ fn frame(from: (&str, Container), to: (&str, [u8; 6])) -> Frame {
 #[test]
 fn root_two_containers_of_a_bridge_take_the_short_way() {
     require_root!();
-    Lab::accelerated(|lab| {
+    Lab::accelerated(&[], |lab| {
         for (client, api) in [(CLIENT.ipv4, API.ipv4), (CLIENT.ipv6, API.ipv6)] {
             lab.clear();
             let there = frame((client, CLIENT), (api, API.mac)).tcp(40000, 80, "S");
@@ -38,7 +38,7 @@ fn root_two_containers_of_a_bridge_take_the_short_way() {
 #[test]
 fn root_everything_else_goes_as_it_went() {
     require_root!();
-    Lab::accelerated(|lab| {
+    Lab::accelerated(&[], |lab| {
         let rows = [
             ("another bridge", frame((CLIENT.ipv4, CLIENT), (FAR.ipv4, HOST[0]))),
             ("outside", frame((CLIENT.ipv4, CLIENT), (OUTSIDE, HOST[0]))),

@@ -208,36 +208,33 @@ fn server_cases() -> Vec<Case> {
     cases
 }
 
-/// From veth to veth.
+/// From veth to veth. `macs`: [0], whom the server sees send; [1], whom the client does.
+fn direct_case(what: &str, rule: Rule, exchange: &Exchange, server: Container, macs: [[u8; 6]; 2]) -> Case {
+    let asked_mac = [2, 7, 7, 7, 7, 7];
+    let seen = exchange.request_seen((macs[0], server.mac));
+    let answer_seen = exchange.answer_seen((macs[1], CLIENT.mac));
+    Case {
+        what: what.into(),
+        rule,
+        steps: vec![
+            step(CLIENT, Hook::Ingress, exchange.request((CLIENT.mac, asked_mac)), REDIRECTED, seen.clone()),
+            step(server, Hook::Egress, seen.clone(), NEXT, seen),
+            step(
+                server,
+                Hook::Ingress,
+                exchange.answer((server.mac, asked_mac)),
+                REDIRECTED,
+                answer_seen.clone(),
+            ),
+            step(CLIENT, Hook::Egress, answer_seen.clone(), NEXT, answer_seen),
+        ],
+    }
+}
+
 fn direct_cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut case = |what: &str, rule: Rule, exchange: Exchange, server: Container, macs: [[u8; 6]; 2]| {
-        let asked_mac = [2, 7, 7, 7, 7, 7];
-        // [0]: whom the server sees send; [1]: whom the client does.
-        let seen = exchange.request_seen((macs[0], server.mac));
-        let answer_seen = exchange.answer_seen((macs[1], CLIENT.mac));
-        cases.push(Case {
-            what: what.into(),
-            rule,
-            steps: vec![
-                step(
-                    CLIENT,
-                    Hook::Ingress,
-                    exchange.request((CLIENT.mac, asked_mac)),
-                    REDIRECTED,
-                    seen.clone(),
-                ),
-                step(server, Hook::Egress, seen.clone(), NEXT, seen),
-                step(
-                    server,
-                    Hook::Ingress,
-                    exchange.answer((server.mac, asked_mac)),
-                    REDIRECTED,
-                    answer_seen.clone(),
-                ),
-                step(CLIENT, Hook::Egress, answer_seen.clone(), NEXT, answer_seen),
-            ],
-        });
+        cases.push(direct_case(what, rule, &exchange, server, macs));
     };
     for transport in [Transport::Tcp, Transport::Udp] {
         let exchange =
@@ -273,29 +270,63 @@ fn direct_cases() -> Vec<Case> {
     cases
 }
 
+/// With --accelerate: past the host's own tables, as if one bridge were beside the other.
+fn accelerated_cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for transport in [Transport::Tcp, Transport::Udp] {
+        for (client, asked, near, far) in
+            [(C, WEB.ipv4, API.ipv4, FAR.ipv4), (C6, WEB.ipv6, API.ipv6, FAR.ipv6)]
+        {
+            let asked = (asked, 8080);
+            for (what, server, target, macs) in [
+                ("the same bridge", API, near, [CLIENT.mac, API.mac]),
+                ("another bridge", FAR, far, [HOST[1], HOST[0]]),
+            ] {
+                let target = (target, 80);
+                let exchange = Exchange { transport, client, asked, seen: client, target };
+                let what = format!("accelerated, {what}, {transport:?} to {}", target.0);
+                cases.push(direct_case(&what, Rule::port(asked, target).fast(), &exchange, server, macs));
+            }
+        }
+    }
+    cases
+}
+
+impl Case {
+    fn run(&self, lab: &Lab) {
+        let what = &self.what;
+        // The first packets make it, the others find it.
+        for round in 0..2 {
+            for (number, step) in self.steps.iter().enumerate() {
+                let (verdict, frame) = lab.run(step.at.0, step.at.1, &step.before);
+                let at = format!("{what}: round {round}, step {number}");
+                assert_eq!(frame, step.after.build(), "{at}");
+                assert_eq!(verdict, step.verdict, "{at}");
+            }
+        }
+        let flows = lab.flows();
+        assert_eq!(flows.len(), 1, "{what}: {flows:?}");
+        assert!(flows[0].1.translation.is_some(), "{what}");
+        assert_eq!(lab.counters(0).hits, 1, "{what}");
+        assert_eq!(lab.redirects.translations().unwrap().len(), 1, "{what}");
+        // Every packet is counted where it passed.
+        let counted: u64 = flows[0].1.points().map(|(_, _, counters)| counters.packets).sum();
+        assert!(counted >= 2 * self.steps.len() as u64, "{what}: {counted}");
+    }
+}
+
 #[test]
 fn root_every_translation() {
     require_root!();
     for case in client_cases().into_iter().chain(server_cases()).chain(direct_cases()) {
-        let what = &case.what;
-        Lab::with(std::slice::from_ref(&case.rule), |lab| {
-            // The first packets make it, the others find it.
-            for round in 0..2 {
-                for (number, step) in case.steps.iter().enumerate() {
-                    let (verdict, frame) = lab.run(step.at.0, step.at.1, &step.before);
-                    let at = format!("{what}: round {round}, step {number}");
-                    assert_eq!(frame, step.after.build(), "{at}");
-                    assert_eq!(verdict, step.verdict, "{at}");
-                }
-            }
-            let flows = lab.flows();
-            assert_eq!(flows.len(), 1, "{what}: {flows:?}");
-            assert!(flows[0].1.translation.is_some(), "{what}");
-            assert_eq!(lab.counters(0).hits, 1, "{what}");
-            assert_eq!(lab.redirects.translations().unwrap().len(), 1, "{what}");
-            // Every packet is counted where it passed.
-            let counted: u64 = flows[0].1.points().map(|(_, _, counters)| counters.packets).sum();
-            assert!(counted >= 2 * case.steps.len() as u64, "{what}: {counted}");
-        });
+        Lab::with(std::slice::from_ref(&case.rule), |lab| case.run(lab));
+    }
+}
+
+#[test]
+fn root_every_translation_past_the_hosts_tables() {
+    require_root!();
+    for case in accelerated_cases() {
+        Lab::accelerated(std::slice::from_ref(&case.rule), |lab| case.run(lab));
     }
 }

@@ -63,6 +63,7 @@ impl Places {
             stopped: Vec::new(),
             host_addresses: host_addresses.into_iter().map(|(_, ip)| ip).filter(is_usable).collect(),
             interfaces,
+            accelerated: false,
         })
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Follower {
     keeper: Keeper,
     places: Places,
     engine: EngineChoice,
+    /// As [`Surroundings::accelerated`].
+    accelerated: bool,
     due: Option<Instant>,
     /// Not to look at the host before then.
     not_before: Instant,
@@ -48,12 +50,13 @@ impl Follower {
     ///
     /// # Errors
     /// Its maps cannot be read, or the kernel gives no netlink socket.
-    pub(crate) fn new(datapath: &Datapath, engine: EngineChoice) -> Result<Self, Error> {
+    pub(crate) fn new(datapath: &Datapath, engine: EngineChoice, accelerated: bool) -> Result<Self, Error> {
         Ok(Self {
             keeper: Keeper::open(datapath)?,
             places: Places::open()?,
             patient_until: (engine != EngineChoice::None).then(|| Instant::now() + PATIENCE),
             engine,
+            accelerated,
             due: None,
             not_before: Instant::now(),
             known: Vec::new(),
@@ -86,7 +89,7 @@ impl Follower {
         }
         self.due = None;
         let begin = Instant::now();
-        let followed = self.places.read(directory).map_err(Error::from).and_then(|surroundings| {
+        let followed = self.surroundings(directory).and_then(|surroundings| {
             self.keeper.remove_expired()?;
             let patient = self.patient_until.is_some_and(|end| Instant::now() < end);
             match patient && self.keeper.misses_somebody(&surroundings) {
@@ -99,6 +102,10 @@ impl Follower {
             None => self.due = Some(Instant::now() + RETRY),
             Some(followed) => self.followed(followed),
         }
+    }
+
+    fn surroundings(&mut self, directory: &Directory) -> Result<Surroundings, Error> {
+        Ok(Surroundings { accelerated: self.accelerated, ..self.places.read(directory)? })
     }
 
     fn followed(&mut self, followed: Result<Vec<Warning>, Error>) {
@@ -121,7 +128,7 @@ impl Follower {
     /// # Errors
     /// The rule makes no sense, there is no such rule, or the kernel refuses.
     pub(crate) fn answer(&mut self, request: &Request, directory: &Directory) -> Result<Answer, Error> {
-        let mut surroundings = self.places.read(directory)?;
+        let mut surroundings = self.surroundings(directory)?;
         let answer = match self.keeper.answer(request, &surroundings) {
             // Perhaps it only does not run.
             Err(Error::Rule(RuleError::UnknownName { .. })) => {

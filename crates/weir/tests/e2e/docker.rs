@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 use weir_testkit::engine::{Engine, IMAGE};
-use weir_testkit::{Stream, require_root, wait_until};
+use weir_testkit::{Bpffs, Daemon, Stream, require_root, wait_until};
 
 use crate::weir::{LIMIT, Weir, command, number, text};
 
@@ -142,4 +142,60 @@ fn latest(weir: &Weir, address: &str) -> Value {
     let records = weir.daemon.stdout();
     let records = records.iter().rev().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
     records.into_iter().find(|record| is_closed_request(record, address)).unwrap_or_default()
+}
+
+/// Docker keeps its networks apart: a redirect from one to the other gets no answer, and is warned of; but for
+/// `weir run --accelerate`.
+#[test]
+fn root_docker_a_redirect_into_another_network() {
+    require_root!();
+    let engine = Engine::start();
+    let bpffs = Bpffs::new();
+    for (network, subnet) in [("front", "10.97.3.0/24"), ("back", "10.97.4.0/24")] {
+        engine.docker(&["network", "create", "--subnet", subnet, network]);
+    }
+    for (name, network) in [("visitor", "front"), ("web", "front"), ("api", "back")] {
+        engine.run(name, &["--network", network], &["httpd", "-f", "-p", "80"]);
+    }
+    let socket = engine.socket().display().to_string();
+    let weir = |args: &[&str]| {
+        let mut command = command(engine.host(), args);
+        let answers_at = bpffs.path().with_extension("sock");
+        command.env("WEIR_BPFFS", bpffs.path()).env("WEIR_SOCKET", answers_at).env_remove("SSH_CONNECTION");
+        command
+    };
+    let run = |args: &[&str]| {
+        let run = Daemon::start("weir run", &mut weir(&[&["run", "--engine", &socket], args].concat()));
+        run.wait_for_line(Stream::Err, LIMIT, |line| line.contains("answering at"));
+        run
+    };
+    let redirect = || {
+        let added = weir(&["redirect", "add", "--name", "over", "web:8080", "api:80"]).output().unwrap();
+        let warnings = String::from_utf8_lossy(&added.stderr).into_owned();
+        assert!(added.status.success(), "{warnings}");
+        warnings
+    };
+    let fetch = |address: String| {
+        let url = format!("http://{address}/bin/busybox");
+        let args =
+            ["exec", "visitor", "busybox", "timeout", "2", "busybox", "wget", "-q", "-O", "/dev/null", &url];
+        engine.command(&args).status().unwrap().success()
+    };
+    let asked = || format!("{}:8080", engine.address("web", "front"));
+
+    let mut plain = run(&[]);
+    let warnings = redirect();
+    assert!(warnings.contains("in another network") && warnings.contains("--accelerate"), "{warnings}");
+    assert!(!fetch(asked()), "Docker lets nothing pass");
+    plain.stop(libc::SIGTERM, LIMIT);
+    assert!(weir(&["redirect", "remove", "over"]).status().unwrap().success());
+
+    let mut accelerated = run(&["--accelerate"]);
+    assert_eq!(redirect(), "");
+    assert!(fetch(asked()), "the rule is the permission");
+    assert!(!fetch(engine.address("api", "back").to_string()), "for what is redirected, and nothing else");
+    accelerated.stop(libc::SIGTERM, LIMIT);
+    // It holds without the process, as rules do.
+    assert!(fetch(asked()));
+    assert!(weir(&["down"]).status().unwrap().success());
 }
