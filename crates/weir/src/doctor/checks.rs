@@ -91,6 +91,9 @@ pub(super) fn state(pins: &PinDirectory) -> Check {
         match (pins.exists(), pins.is_owned()) {
             (false, _) => "none: no redirect is in force".to_owned(),
             (true, true) => format!("pinned in {place}; a weir is running that keeps it"),
+            (true, false) if pins.is_of_another_version() => {
+                format!("pinned in {place} by another version of weir; the next `weir run` carries it over")
+            }
             (true, false) => {
                 format!("pinned in {place}; no weir is running: rules hold, and do not follow containers")
             }

@@ -282,6 +282,8 @@ fn root_redirect_carries_over_what_another_version_left() {
     let _server = EchoServer::tcp_at(host.container("db"), SocketAddr::new(host.address("db"), 80));
     let mut open = traffic::connect(host.container("web"), asked);
     traffic::exchange(&mut open, 1000);
+    let doctor = host.output(&["doctor", "--engine", "none"]);
+    assert!(String::from_utf8_lossy(&doctor.stdout).contains("by another version of weir"), "{doctor:?}");
 
     // Whoever comes while program after program is replaced may wait a moment, and is redirected.
     let listed = thread::scope(|scope| {
