@@ -18,7 +18,7 @@
 #ifndef WEIR_ABI_H
 #define WEIR_ABI_H
 
-#define ABI_VERSION 4
+#define ABI_VERSION 5
 
 /* Where a packet was seen, from the point of view of the device that the
  * program is attached to. At the host side of a container's veth, ingress is
@@ -109,9 +109,14 @@ struct flow_direction {
 	__u8 fin_acked; /* 1: the other end has acknowledged this end's FIN */
 	/* What follows is for captures of payload. A turn is what an end says until the other one speaks. */
 	__u8 turns_looked_at; /* in search of a protocol, without finding one */
-	__u8 pad;
-	__u32 first_seq;  /* TCP: sequence number of the first byte that was seen, or would follow the SYN */
-	__u32 turn_bytes; /* payload in this turn; 0: it is the other end's */
+	__u8 frame_state;     /* enum frame_state, in frames.h */
+	__u32 first_seq;      /* TCP: sequence number of the first byte that was seen, or would follow the SYN */
+	__u32 turn_bytes;     /* payload in this turn; 0: it is the other end's */
+	/* Frames of HTTP/2, which are followed from header to header: a chain. */
+	__u32 frame_seq;   /* where the latest one begins */
+	__u32 frame_head;  /* what has come of its first 4 bytes: length and type */
+	__u32 frame_chain; /* number of the chain: another one after each break */
+	__u32 pad;
 };
 
 struct flow {
@@ -220,13 +225,24 @@ struct event_payload {
 	__u8 source;	/* which end of the key sent it */
 	__u8 initiator; /* TCP: which end opened the connection; known if `begun` is not 0 */
 	__u8 begun;	/* TCP: bit 0, bit 1: the SYN of this end of the key was seen */
+	/* Of what comes after payload_bytes, so many are the content of a frame, and not copied. */
+	__u32 left_out_bytes;
+	__u32 frame_chain; /* not 0: a frame of this chain is presumed to begin at `seq` */
 };
 
-/* What user space wants of a flow; in the map `captures`. */
+/* What user space wants of a flow; in the map `captures`. Arrays are by end of the key. */
 struct capture {
 	__u64 flow_first_ns; /* of which connection: others with this key are not meant */
-	/* By end of the key: bytes before this sequence number need not be copied; if that end's `skip` is 1. */
+	/* Bytes before this sequence number need not be copied; if that end's `skip` is 1. */
 	__u32 skip_until_seq[2];
+	/* This end sends frames of HTTP/2, of which long contents need not be copied: one
+	 * began at frame_seq, and one was frame_bytes long, header included. 0: as yet, all
+	 * of them are wanted. */
+	__u32 frame_seq[2];
+	__u32 frame_bytes[2];
+	/* The frames of this chain really are frames: it met one where user space saw it
+	 * begin. 0: none was seen to. */
+	__u32 frame_chain[2];
 	__u8 skip[2];
 	__u8 off; /* 1: nothing more is wanted, of either end */
 	__u8 pad[5];

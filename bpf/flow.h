@@ -327,6 +327,7 @@ static __always_inline bool flow_restart(struct flow *flow, const struct packet 
 			direction->tcp_flags = 0;
 			direction->fin_acked = 0;
 			direction->turns_looked_at = 0;
+			direction->frame_state = FRAME_UNTRIED;
 			direction->turn_bytes = 0;
 		}
 		flow_begin(flow, packet, owner, now_ns, origin);

@@ -9,9 +9,11 @@
 
 #include "config.h"
 #include "emit.h"
+#include "frames.h"
 #include "keeper.h"
 #include "maps.h"
 #include "packet.h"
+#include "pieces.h"
 
 /* A protocol is guessed by so many bytes at the beginning of a turn. */
 #define LOOK_BYTES 16
@@ -19,8 +21,6 @@
  * turns may begin in the middle of a message. */
 #define TURNS_LOOKED_AT_MAX 1
 #define TURNS_LOOKED_AT_MIDSTREAM_MAX 64
-/* The largest record's payload: a segmentation-offload packet is told in pieces. */
-#define PIECE_BYTES_MAX 16384
 
 static __always_inline bool payload_is_letter(__u8 byte)
 {
@@ -99,129 +99,6 @@ static __noinline bool payload_look(struct __sk_buff *skb, __u32 offset, __u32 l
 	return payload_is_plausible(head, length);
 }
 
-static __always_inline __u64 payload_ring_used(void)
-{
-	return bpf_ringbuf_query(&payloads, BPF_RB_AVAIL_DATA);
-}
-
-/* As emit_wakeup(). Payload comes in floods: a reader that has gone for its few
- * milliseconds is called back when a quarter of the ring is full. */
-static __always_inline __u64 payload_wakeup(void)
-{
-	__u32 sleeps = *(volatile __u32 *)&payload_reader_sleeps;
-
-	if (sleeps && (sleeps == 1 || payload_ring_used() > config.payload_ring_bytes / 4)) {
-		*(volatile __u32 *)&payload_reader_sleeps = 0;
-		return BPF_RB_FORCE_WAKEUP;
-	}
-	return BPF_RB_NO_WAKEUP;
-}
-
-/*
- * One record with room for `size` bytes: a reservation's size must be a constant.
- * The payload goes straight from the packet into it.
- */
-#define PAYLOAD_WRITE(size)                                                                                            \
-	static __noinline void payload_write_##size(struct __sk_buff *skb, const struct event_payload *header,         \
-						    __u32 offset)                                                      \
-	{                                                                                                              \
-		struct {                                                                                               \
-			struct event_payload header;                                                                   \
-			__u8 bytes[size];                                                                              \
-		} * record;                                                                                            \
-		__u32 last = header->captured_bytes - 1;                                                               \
-                                                                                                                       \
-		record = bpf_ringbuf_reserve(&payloads, sizeof(*record), 0);                                           \
-		if (!record) {                                                                                         \
-			__sync_fetch_and_add(&losses.ring_full[EVENT_PAYLOAD], 1);                                     \
-			return;                                                                                        \
-		}                                                                                                      \
-		record->header = *header;                                                                              \
-		asm volatile("" : "+r"(last));                                                                         \
-		if (last >= size || bpf_skb_load_bytes(skb, offset, record->bytes, last + 1))                          \
-			record->header.captured_bytes = 0;                                                             \
-		bpf_ringbuf_submit(record, payload_wakeup());                                                          \
-	}
-
-PAYLOAD_WRITE(64)
-PAYLOAD_WRITE(256)
-PAYLOAD_WRITE(1024)
-PAYLOAD_WRITE(1536)
-PAYLOAD_WRITE(4096)
-PAYLOAD_WRITE(16384)
-
-/* A record that only tells of lengths and ends. */
-static __noinline void payload_write_nothing(const struct event_payload *header)
-{
-	struct event_payload *record = bpf_ringbuf_reserve(&payloads, sizeof(*record), 0);
-
-	if (!record) {
-		__sync_fetch_and_add(&losses.ring_full[EVENT_PAYLOAD], 1);
-		return;
-	}
-	*record = *header;
-	bpf_ringbuf_submit(record, payload_wakeup());
-}
-
-/* What is left of a packet to be told. */
-struct payload_rest {
-	__u32 offset; /* in the packet */
-	__u32 copied; /* bytes that are to be copied */
-};
-
-/* One full piece, if there is more than one. */
-static __always_inline bool payload_write_piece(struct __sk_buff *skb, struct event_payload *header,
-						struct payload_rest *rest)
-{
-	__u32 payload_bytes = header->payload_bytes;
-	__u8 flags = header->tcp_flags;
-
-	if (rest->copied <= PIECE_BYTES_MAX)
-		return false;
-	header->payload_bytes = PIECE_BYTES_MAX;
-	header->captured_bytes = PIECE_BYTES_MAX;
-	/* The stream's end is behind the last piece. */
-	header->tcp_flags = flags & ~TCP_FIN;
-	payload_write_16384(skb, header, rest->offset);
-	header->tcp_flags = flags;
-	header->seq += PIECE_BYTES_MAX;
-	header->payload_bytes = payload_bytes - PIECE_BYTES_MAX;
-	rest->offset += PIECE_BYTES_MAX;
-	rest->copied -= PIECE_BYTES_MAX;
-	return true;
-}
-
-/* Tells of header->payload_bytes, of which `bytes` are copied, from `offset` of the
- * packet. Of a packet of more than 80 KiB (BIG TCP) the end is left out. */
-static __noinline void payload_write(struct __sk_buff *skb, struct event_payload *header, __u32 offset, __u32 bytes)
-{
-	struct payload_rest rest = { .offset = offset, .copied = bytes };
-
-	/* Not a loop: verifiers to Linux 6.1 take them only in some shapes. */
-	if (payload_write_piece(skb, header, &rest) && payload_write_piece(skb, header, &rest) &&
-	    payload_write_piece(skb, header, &rest))
-		payload_write_piece(skb, header, &rest);
-	offset = rest.offset;
-	bytes = rest.copied;
-	if (bytes > PIECE_BYTES_MAX)
-		bytes = PIECE_BYTES_MAX;
-	header->captured_bytes = bytes;
-	if (!bytes)
-		payload_write_nothing(header);
-	else if (bytes <= 64)
-		payload_write_64(skb, header, offset);
-	else if (bytes <= 256)
-		payload_write_256(skb, header, offset);
-	else if (bytes <= 1024)
-		payload_write_1024(skb, header, offset);
-	else if (bytes <= 1536)
-		payload_write_1536(skb, header, offset);
-	else if (bytes <= 4096)
-		payload_write_4096(skb, header, offset);
-	else
-		payload_write_16384(skb, header, offset);
-}
-
 /* Whether what the flow said at its beginning passed before anybody read payload. */
 static __always_inline bool payload_joined_late(const struct flow *flow)
 {
@@ -244,6 +121,8 @@ static __always_inline void payload_header(struct event_payload *header, struct 
 	header->source = packet->source;
 	header->initiator = flow->initiator;
 	header->begun = 0;
+	header->left_out_bytes = 0;
+	header->frame_chain = 0;
 	if (!payload_joined_late(flow))
 		header->begun =
 		    !!(flow->direction[0].tcp_flags & TCP_SYN) | (!!(flow->direction[1].tcp_flags & TCP_SYN)) << 1;
@@ -280,26 +159,6 @@ static __noinline bool payload_begins(struct __sk_buff *skb, struct flow *flow, 
 	return false;
 }
 
-/* How many of `bytes`, which follow `before` others in their turn, are copied. */
-static __always_inline __u32 payload_share(__u32 before, __u32 bytes)
-{
-	__u32 share = bytes, head;
-
-	if (config.turn_bytes_max) {
-		if (before >= config.turn_bytes_max)
-			return 0;
-		if (share > config.turn_bytes_max - before)
-			share = config.turn_bytes_max - before;
-	}
-	/* Bodies go first. */
-	if (before + share > TURN_HEAD_BYTES && payload_ring_used() > config.payload_ring_bytes / 2) {
-		head = before < TURN_HEAD_BYTES ? TURN_HEAD_BYTES - before : 0;
-		__sync_fetch_and_add(&losses.payload_shed_bytes, share - head);
-		share = head;
-	}
-	return share;
-}
-
 /* Whether anybody reads payload: pinned programs have readers only at times. */
 static __always_inline bool payload_is_read(void)
 {
@@ -307,10 +166,13 @@ static __always_inline bool payload_is_read(void)
 }
 
 /* Before anything is called: most packets of most flows end here. */
-static __always_inline bool payload_wanted(const struct flow *flow, const struct packet *packet)
+static __always_inline bool payload_wanted(struct flow *flow, const struct packet *packet)
 {
-	return payload_is_read() && flow->capture <= CAPTURE_ON &&
-	       (packet->payload_bytes || (packet->tcp_flags & (TCP_FIN | TCP_RST)));
+	if (!payload_is_read()) {
+		frames_unfollow(&flow->direction[packet->source & 1]);
+		return false;
+	}
+	return flow->capture <= CAPTURE_ON && (packet->payload_bytes || (packet->tcp_flags & (TCP_FIN | TCP_RST)));
 }
 
 /* A TCP segment with payload, or one that ends its stream. */
@@ -319,9 +181,12 @@ static __noinline void payload_take(struct __sk_buff *skb, struct flow *flow, co
 	__u32 source = packet->source & 1, bytes = packet->payload_bytes, offset = packet->payload_offset;
 	struct flow_direction *own = &flow->direction[source], *peer = &flow->direction[source ^ 1];
 	__u32 turn_bytes = own->turn_bytes, ahead;
-	struct event_payload header;
+	struct segment *segment = segment_of_cpu();
+	struct event_payload *header;
 	struct capture *capture;
 
+	if (!segment)
+		return;
 	if (bytes) {
 		if (peer->turn_bytes)
 			peer->turn_bytes = 0;
@@ -333,33 +198,47 @@ static __noinline void payload_take(struct __sk_buff *skb, struct flow *flow, co
 	    (!bytes || turn_bytes || !payload_begins(skb, flow, source, offset, bytes)))
 		return;
 
-	payload_header(&header, skb, flow, packet, hook);
+	header = &segment->header;
+	payload_header(header, skb, flow, packet, hook);
 	/* Bytes follow a SYN's own number. */
-	header.seq += !!(packet->tcp_flags & TCP_SYN);
+	header->seq += !!(packet->tcp_flags & TCP_SYN);
 	capture = bpf_map_lookup_elem(&captures, &packet->key);
-	if (capture && capture->flow_first_ns == flow->first_ns) {
+	if (capture && capture->flow_first_ns != flow->first_ns)
+		capture = NULL;
+	if (capture) {
 		if (capture->off) {
 			flow->capture = CAPTURE_OFF_ASKED;
 			return;
 		}
-		ahead = capture->skip_until_seq[source] - header.seq;
+		ahead = capture->skip_until_seq[source] - header->seq;
 		if (capture->skip[source] && ahead && ahead <= SKIP_BYTES_MAX) {
 			if (bytes <= ahead) {
 				/* Nothing to copy; where the stream has come to is told now and then, and at its end.
 				 */
-				header.seq += bytes;
-				header.payload_bytes = 0;
+				header->seq += bytes;
+				header->payload_bytes = 0;
 				if (bytes == ahead || (packet->tcp_flags & (TCP_FIN | TCP_RST)) ||
-				    header.seq / SKIP_TOLD_EVERY_BYTES != (header.seq - bytes) / SKIP_TOLD_EVERY_BYTES)
-					payload_write_nothing(&header);
+				    header->seq / SKIP_TOLD_EVERY_BYTES !=
+					(header->seq - bytes) / SKIP_TOLD_EVERY_BYTES)
+					payload_write(skb, offset, 0);
 				return;
 			}
-			header.seq += ahead;
-			header.payload_bytes = bytes = bytes - ahead;
+			header->seq += ahead;
+			header->payload_bytes = bytes = bytes - ahead;
 			offset += ahead;
 		}
 	}
-	payload_write(skb, &header, offset, payload_share(turn_bytes, bytes));
+	segment->seq = header->seq;
+	segment->offset = offset;
+	segment->bytes = bytes;
+	segment->turn_bytes = turn_bytes;
+	segment->source = source;
+	if (bytes && frames_begin(skb, flow, segment, capture)) {
+		frames_take(skb);
+		frames_end(flow, segment);
+		return;
+	}
+	payload_write(skb, offset, payload_share(turn_bytes, bytes));
 }
 
 static __always_inline bool payload_is_dns(const struct packet *packet)
@@ -374,10 +253,12 @@ static __always_inline bool payload_is_dns(const struct packet *packet)
 static __noinline void payload_take_datagram(struct __sk_buff *skb, struct flow *flow, const struct packet *packet,
 					     __u8 hook)
 {
-	struct event_payload header;
+	struct segment *segment = segment_of_cpu();
 
-	payload_header(&header, skb, flow, packet, hook);
-	payload_write(skb, &header, packet->payload_offset, packet->payload_bytes);
+	if (!segment)
+		return;
+	payload_header(&segment->header, skb, flow, packet, hook);
+	payload_write(skb, packet->payload_offset, packet->payload_bytes);
 }
 
 #endif

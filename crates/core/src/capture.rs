@@ -1,5 +1,7 @@
 //! Payload that the kernel side hands over, and what is wanted of it.
 
+use std::num::NonZeroU32;
+
 use crate::event::Seen;
 use crate::flow::Side;
 
@@ -30,6 +32,10 @@ pub struct PayloadSeen<'a> {
     pub payload_bytes: u32,
     /// What was copied.
     pub payload: &'a [u8],
+    /// TCP: so many of the bytes that come after `payload_bytes` are the content of a frame, and not copied.
+    pub left_out_bytes: u32,
+    /// TCP: a chain of frames is presumed to begin, or to go on, at `seq`: its number.
+    pub frame_chain: Option<NonZeroU32>,
 }
 
 /// What is wanted of a flow's payload: everything but what this takes away.
@@ -40,6 +46,20 @@ pub struct Wanted {
     /// By [`Side::index`] of the sender: bytes before this sequence number need
     /// not be copied.
     pub skip_until_seq: [Option<u32>; 2],
+    /// By [`Side::index`] of the sender: it sends frames of HTTP/2, of which long
+    /// contents need not be copied.
+    pub frames: [Option<Frames>; 2],
     /// Nothing more, of either end.
     pub off: bool,
+}
+
+/// Where frames of HTTP/2 begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frames {
+    /// One began, or begins, at this sequence number.
+    pub seq: u32,
+    /// How long the one before it was, header included.
+    pub bytes: u32,
+    /// The chain that led to a place where one really begins.
+    pub chain: Option<NonZeroU32>,
 }

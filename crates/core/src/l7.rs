@@ -254,6 +254,15 @@ pub struct Skipped {
     pub cut_off: bool,
 }
 
+/// A frame of a protocol whose long contents the kernel side can leave out by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameAhead {
+    /// How many bytes are left until the next one begins.
+    pub left_bytes: u64,
+    /// How long the latest one is, with its header.
+    pub bytes: u64,
+}
+
 /// Where a parser can begin again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resync {
@@ -287,6 +296,19 @@ pub trait Parser: Send {
     /// The [`Step::Skip`] that would come next in this direction, where that is
     /// known before its first byte. Asked when that byte is missing.
     fn skips_next(&self, direction: Direction) -> Option<u64> {
+        let _ = direction;
+        None
+    }
+
+    /// How many of the next bytes may be left out, although they would be looked at if
+    /// they came: what stands in them is unknown then, and no loss.
+    fn spares(&self, direction: Direction) -> Option<u64> {
+        let _ = direction;
+        None
+    }
+
+    /// The next frame of HTTP/2, where long contents need not come any more.
+    fn frame_ahead(&self, direction: Direction) -> Option<FrameAhead> {
         let _ = direction;
         None
     }

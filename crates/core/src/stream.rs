@@ -113,6 +113,18 @@ impl Connection {
         self.halves[side.index()].skipped_until()
     }
 
+    /// Says that so many bytes of this end's stream, from `seq` on, were not captured
+    /// because nobody needs them.
+    pub fn leave_out(&mut self, side: Side, seq: u32, bytes: u32) {
+        self.halves[side.index()].leave_out_from(seq, bytes);
+    }
+
+    /// The sequence number of the next byte that this end's stream will deliver.
+    #[must_use]
+    pub fn next_seq(&self, side: Side) -> Option<u32> {
+        self.halves[side.index()].next_seq()
+    }
+
     /// This end was seen to have sent everything before `seq`. Matters for what is
     /// being skipped only.
     pub fn come_to(&mut self, side: Side, seq: u32, deliver: &mut impl FnMut(Side, Piece<'_>)) {

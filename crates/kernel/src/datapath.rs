@@ -323,8 +323,12 @@ impl Datapath {
     }
 
     /// Whether the programs copy payload, from now on: of no use but to a reader of payload, and with
-    /// [`Options::audit`]. Flows that began before are read as joined late.
+    /// [`Options::audit`]. Flows that began before are read as joined late, and all of them is wanted.
     pub fn copy_payload(&mut self, wanted: bool) {
+        if wanted && let Ok(captures) = self.captures() {
+            // If they stay, less is copied of some connections, which are understood later then.
+            let _ = captures.clear();
+        }
         let since_ns = if wanted { crate::monotonic_now_ns() } else { 0 };
         if let Some(bss) = self.skeleton.maps.bss_data.as_deref_mut() {
             // SAFETY: as in set_keeper_ns().

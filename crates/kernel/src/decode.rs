@@ -4,6 +4,7 @@
 //! caller counts them.
 
 use std::net::Ipv6Addr;
+use std::num::NonZeroU32;
 
 use weir_core::capture::PayloadSeen;
 use weir_core::event::{DnsSeen, Event, FlowClosed, FlowOpened, Hook, HookId, PacketSeen, Seen};
@@ -79,6 +80,8 @@ pub(crate) fn payload(bytes: &[u8]) -> Option<PayloadSeen<'_>> {
         tcp_flags: record.tcp_flags,
         payload_bytes: record.payload_bytes,
         payload,
+        left_out_bytes: record.left_out_bytes,
+        frame_chain: NonZeroU32::new(record.frame_chain),
     })
 }
 

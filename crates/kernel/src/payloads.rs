@@ -1,11 +1,12 @@
 //! Payload out of the kernel, and what is wanted of it into the kernel.
 
 use std::io;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
-use weir_core::capture::{PayloadSeen, Wanted};
+use weir_core::capture::{Frames, PayloadSeen, Wanted};
 use weir_core::flow::FlowKey;
 
 use crate::reader::Consumer;
@@ -48,9 +49,13 @@ impl Captures {
     /// # Errors
     /// No memory, or no room in the map.
     pub fn want(&self, key: &FlowKey, wanted: &Wanted) -> Result<(), CapturesError> {
+        let frames = |of: fn(Frames) -> u32| wanted.frames.map(|frames| frames.map_or(0, of));
         let value = abi::capture {
             flow_first_ns: wanted.flow_first_ns,
             skip_until_seq: wanted.skip_until_seq.map(Option::unwrap_or_default),
+            frame_seq: frames(|frames| frames.seq),
+            frame_bytes: frames(|frames| frames.bytes),
+            frame_chain: frames(|frames| frames.chain.map_or(0, NonZeroU32::get)),
             skip: wanted.skip_until_seq.map(|until| u8::from(until.is_some())),
             off: u8::from(wanted.off),
             pad: [0; 5],
@@ -61,13 +66,25 @@ impl Captures {
             .map_err(|error| CapturesError(io::Error::other(error)))
     }
 
+    /// Nothing was ever said of any flow.
+    ///
+    /// # Errors
+    /// The kernel refuses to remove.
+    pub(crate) fn clear(&self) -> Result<(), CapturesError> {
+        let keys: Vec<_> = self.map.keys().collect();
+        keys.iter().try_for_each(|key| self.remove(key))
+    }
+
     /// Nothing was ever said of this flow, or it is over.
     ///
     /// # Errors
     /// The kernel refuses to remove.
     pub fn forget(&self, key: &FlowKey) -> Result<(), CapturesError> {
-        let key = decode::encode_key(key);
-        match self.map.delete(abi::as_bytes(&key)) {
+        self.remove(abi::as_bytes(&decode::encode_key(key)))
+    }
+
+    fn remove(&self, key: &[u8]) -> Result<(), CapturesError> {
+        match self.map.delete(key) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == libbpf_rs::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(CapturesError(io::Error::other(error))),

@@ -2,7 +2,9 @@
 
 use super::detect::{Facts, Listener, Verdict};
 use super::lane::{Lane, Outcome, Place};
-use super::{Context, Direction, End, Exchange, Gap, Parser, Protocol, Start, Tally, Transport, Why};
+use super::{
+    Context, Direction, End, Exchange, FrameAhead, Gap, Parser, Protocol, Start, Tally, Transport, Why,
+};
 use crate::flow::Side;
 use crate::reveal::Reveal;
 
@@ -146,6 +148,13 @@ impl Conversation {
             }
             Stage::Listening(_) | Stage::Passing => None,
         }
+    }
+
+    /// The next frame of this end, where long contents need not be seen.
+    pub(super) fn frame_ahead(&self, from: Side) -> Option<FrameAhead> {
+        let Stage::Talking(talk) = &self.stage else { return None };
+        let direction = talk.direction(from);
+        talk.lanes[direction.index()].frame_ahead(&*talk.parser, direction)
     }
 
     /// Nothing more of it is read, for a reason that is not its own.

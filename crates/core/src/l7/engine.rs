@@ -5,7 +5,7 @@ mod live;
 mod tally;
 
 use super::conversation::Conversation;
-use super::{Exchange, Transport, Why};
+use super::{Exchange, FrameAhead, Transport, Why};
 use crate::capture::Wanted;
 use crate::event::HookId;
 use crate::flow::{FlowKey, Side};
@@ -334,6 +334,11 @@ struct Hearing<'a> {
 }
 
 impl Hearing<'_> {
+    /// The next frame of this end, where long contents need not be seen.
+    fn frame_ahead(&self, from: Side) -> Option<FrameAhead> {
+        self.conversation.as_ref()?.frame_ahead(from)
+    }
+
     /// Nothing more of it is read.
     fn leave(&mut self, why: Why) {
         let Self { whose, conversation, tally, emit, .. } = self;

@@ -32,8 +32,8 @@ pub(super) use self::grpc::NAME as CALLS;
 use self::stream::Stream;
 use self::way::{Reading, Said, Way};
 use super::{
-    Context, Direction, End, Exchange, Gap, Guess, Heads, Keyed, Parser, Part, Protocol, Resync, Skipped,
-    Start, Step, Times, Transport,
+    Context, Direction, End, Exchange, FrameAhead, Gap, Guess, Heads, Keyed, Parser, Part, Protocol, Resync,
+    Skipped, Start, Step, Times, Transport,
 };
 use crate::record::Capture;
 use crate::reveal::Reveal;
@@ -317,6 +317,16 @@ impl Parser for Http2 {
             reading => reading.left() as u64,
         };
         Some(skips)
+    }
+
+    /// Messages of a call may begin in it; it is for their number only that they are looked at.
+    fn spares(&self, direction: Direction) -> Option<u64> {
+        let reading = self.ways[direction.index()].reading;
+        matches!(reading, Reading::Content(..)).then(|| reading.left() as u64)
+    }
+
+    fn frame_ahead(&self, direction: Direction) -> Option<FrameAhead> {
+        self.ways[direction.index()].frame_ahead()
     }
 
     /// A frame's length is known by its header.

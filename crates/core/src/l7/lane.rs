@@ -1,6 +1,6 @@
 //! One direction of a conversation: what is kept, counted and waited for.
 
-use super::{Direction, End, Gap, Parser, Protocol, Resync, Skipped, Step, Times, Why};
+use super::{Direction, End, FrameAhead, Gap, Parser, Protocol, Resync, Skipped, Step, Times, Why};
 use crate::l7::Context;
 
 #[derive(Debug, Default)]
@@ -138,6 +138,16 @@ impl Lane {
         }
     }
 
+    /// The next frame, where long contents need not be seen.
+    pub(super) fn frame_ahead(&self, parser: &dyn Parser, direction: Direction) -> Option<FrameAhead> {
+        if self.lost || self.waits || !self.kept.is_empty() {
+            return None;
+        }
+        let FrameAhead { left_bytes, bytes } = parser.frame_ahead(direction)?;
+        let passed = self.skip.as_ref().map_or(0, |skip| skip.passed);
+        Some(FrameAhead { left_bytes: left_bytes.checked_sub(passed)?, bytes })
+    }
+
     /// The skip that begins here, before its first byte has come.
     fn next_skip(&self, parser: &dyn Parser, direction: Direction) -> Option<u64> {
         if self.is_between() { parser.skips_next(direction).filter(|asked| *asked > 0) } else { None }
@@ -158,7 +168,8 @@ impl Lane {
     pub(super) fn left_out(&mut self, at: &mut Place<'_, '_>, length: u64) {
         let mut length = length;
         while length > 0 {
-            self.begin_skip(self.next_skip(at.parser, at.direction));
+            let spared = || at.parser.spares(at.direction).filter(|bytes| self.is_between() && *bytes > 0);
+            self.begin_skip(self.next_skip(at.parser, at.direction).or_else(spared));
             let Some(skip) = &mut self.skip else { return self.gap(at, length, Gap::Cut) };
             let passed = skip.left.min(length);
             skip.left -= passed;

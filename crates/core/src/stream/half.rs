@@ -1,6 +1,6 @@
 //! One direction of a connection.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::{End, Gap, Piece, SKIP_BYTES_MAX, SKIP_BYTES_MIN};
 
@@ -14,6 +14,8 @@ const AHEAD_BYTES_MAX: i64 = 1 << 30;
 /// A keep-alive repeats one byte that was acknowledged before; as the first
 /// thing seen of a stream it would be taken for its beginning.
 const KEEP_ALIVE_BYTES: u32 = 1;
+/// Of what was left out behind a hole: more than as much is held as can be of what was not.
+const LEFT_OUT_MAX: usize = HELD_BYTES_MAX / HELD_OVERHEAD_BYTES;
 
 #[derive(Debug, Default)]
 pub(super) struct Half {
@@ -30,6 +32,8 @@ pub(super) struct Half {
     over: bool,
     /// Nothing before this place need come. 0: everything is wanted.
     skipped_to: u64,
+    /// From where to where nothing will come, for it was left out. In order, and ahead of `at`.
+    left_out: VecDeque<(u64, u64)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +59,7 @@ impl Half {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.held_bytes
+        self.held_bytes + self.left_out.capacity() * size_of::<(u64, u64)>()
     }
 
     pub(super) fn begin(&mut self, seq: u32) {
@@ -105,6 +109,31 @@ impl Half {
         Some(start.seq.wrapping_add(self.skipped_to as u32))
     }
 
+    /// What stands from this number on, so many bytes, was left out.
+    pub(super) fn leave_out_from(&mut self, seq: u32, bytes: u32) {
+        let Some(place) = self.place(seq).filter(|_| !self.over) else { return };
+        let end = place + u64::from(bytes);
+        let after = self.left_out.back().map_or(0, |(_, end)| *end);
+        // What is told again is known; and what was told out of order is not worth to be sorted.
+        if bytes > 0 && end > self.at && place >= after && self.left_out.len() < LEFT_OUT_MAX {
+            self.left_out.push_back((place, end));
+        }
+    }
+
+    /// Up to where nothing more need come, without a hole.
+    fn left_out_to(&mut self) -> u64 {
+        while self.left_out.front().is_some_and(|(_, end)| *end <= self.at) {
+            self.left_out.pop_front();
+        }
+        let known = self.left_out.front().filter(|(start, _)| *start <= self.at);
+        known.map_or(0, |(_, end)| *end).max(self.skipped_to)
+    }
+
+    /// The number of the next byte to deliver.
+    pub(super) fn next_seq(&self) -> Option<u32> {
+        self.start.map(|start| start.seq.wrapping_add(self.at as u32))
+    }
+
     pub(super) fn come_to(&mut self, seq: u32, deliver: &mut impl FnMut(Piece<'_>)) {
         if let Some(place) = self.place(seq).filter(|_| !self.over) {
             self.leave_out(place, deliver);
@@ -122,8 +151,14 @@ impl Half {
 
     /// The stream has come to `place`: what is missing before it and need not come will not.
     fn leave_out(&mut self, place: u64, deliver: &mut impl FnMut(Piece<'_>)) {
-        let to = place.min(self.skipped_to);
-        if to > self.at && self.held.is_empty() {
+        if self.held.is_empty() {
+            self.pass_left_out(place, deliver);
+        }
+    }
+
+    fn pass_left_out(&mut self, place: u64, deliver: &mut impl FnMut(Piece<'_>)) {
+        let to = place.min(self.left_out_to());
+        if to > self.at {
             deliver(Piece::LeftOut(to - self.at));
             self.at = to;
         }
@@ -220,13 +255,10 @@ impl Half {
     fn advance(&mut self, deliver: &mut impl FnMut(Piece<'_>)) {
         while let Some((place, _)) = self.held.first_key_value() {
             let place = *place;
+            self.pass_left_out(place, deliver);
             if place > self.at {
                 let lost_to = self.acknowledged.min(place);
-                let left_out_to = self.skipped_to.min(place);
-                if left_out_to > self.at {
-                    deliver(Piece::LeftOut(left_out_to - self.at));
-                    self.at = left_out_to;
-                } else if lost_to > self.at {
+                if lost_to > self.at {
                     self.give_up(lost_to, Gap::Lost, deliver);
                 } else if self.held_bytes > HELD_BYTES_MAX {
                     self.give_up(place, Gap::NotSeen, deliver);
@@ -272,6 +304,7 @@ impl Half {
         }
         while let Some((place, _)) = self.held.first_key_value() {
             let place = *place;
+            self.pass_left_out(place, deliver);
             if place > self.at {
                 self.give_up(place, Gap::NotSeen, deliver);
             }

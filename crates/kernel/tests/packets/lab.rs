@@ -2,12 +2,13 @@
 
 use std::ffi::CString;
 use std::fs::File;
+use std::num::NonZeroU32;
 use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
-use weir_core::capture::{PayloadSeen, Wanted};
+use weir_core::capture::{Frames, PayloadSeen, Wanted};
 use weir_core::event::{Event, Hook, HookId};
 use weir_core::flow::{Counters, FlowEntry, FlowKey, Side};
 use weir_core::loss::{EventLosses, Tallies, TallyReason};
@@ -50,6 +51,8 @@ pub(crate) struct Piece {
     pub(crate) tcp_flags: u8,
     pub(crate) payload_bytes: u32,
     pub(crate) payload: Vec<u8>,
+    pub(crate) left_out_bytes: u32,
+    pub(crate) frame_chain: Option<NonZeroU32>,
 }
 
 struct Collector(Arc<Mutex<Vec<Piece>>>);
@@ -68,6 +71,8 @@ impl PayloadListener for Collector {
             tcp_flags: seen.tcp_flags,
             payload_bytes: seen.payload_bytes,
             payload: seen.payload.to_vec(),
+            left_out_bytes: seen.left_out_bytes,
+            frame_chain: seen.frame_chain,
         });
     }
 
@@ -319,8 +324,21 @@ impl Lab {
 
     /// Tells the programs what is wanted of a flow that is in the table.
     pub(crate) fn want(&self, key: &FlowKey, skip_until_seq: [Option<u32>; 2], off: bool) {
-        let wanted = Wanted { flow_first_ns: self.flow(key).first_ns, skip_until_seq, off };
-        self.datapath.captures().unwrap().want(key, &wanted).unwrap();
+        self.tell_wanted(key, &Wanted { skip_until_seq, off, ..self.all_wanted(key) });
+    }
+
+    /// The same of frames.
+    pub(crate) fn want_frames(&self, key: &FlowKey, frames: [Option<Frames>; 2]) {
+        self.tell_wanted(key, &Wanted { frames, ..self.all_wanted(key) });
+    }
+
+    fn all_wanted(&self, key: &FlowKey) -> Wanted {
+        let flow_first_ns = self.flow(key).first_ns;
+        Wanted { flow_first_ns, skip_until_seq: [None; 2], frames: [None; 2], off: false }
+    }
+
+    fn tell_wanted(&self, key: &FlowKey, wanted: &Wanted) {
+        self.datapath.captures().unwrap().want(key, wanted).unwrap();
     }
 
     /// Takes back all that [`Lab::want`] said of a flow.

@@ -7,6 +7,7 @@
 mod dns;
 mod expect;
 mod fragments;
+mod frames;
 mod full;
 mod headers;
 mod icmp;

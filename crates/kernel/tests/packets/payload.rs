@@ -12,21 +12,21 @@ const FIN: u8 = 1;
 const RST: u8 = 4;
 
 /// A connection from `A` to `B`, whose ends both begin at sequence number 1000.
-struct Talk<'lab> {
-    lab: &'lab mut Lab,
+pub(crate) struct Talk<'lab> {
+    pub(crate) lab: &'lab mut Lab,
     ends: [&'static str; 2],
     port: u16,
-    key: FlowKey,
-    client: Side,
+    pub(crate) key: FlowKey,
+    pub(crate) client: Side,
 }
 
 impl<'lab> Talk<'lab> {
-    fn new(lab: &'lab mut Lab, ends: [&'static str; 2], port: u16) -> Self {
+    pub(crate) fn new(lab: &'lab mut Lab, ends: [&'static str; 2], port: u16) -> Self {
         let (key, client) = key(6, (ends[0], port), (ends[1], 80));
         Self { lab, ends, port, key, client }
     }
 
-    fn opened(lab: &'lab mut Lab) -> Self {
+    pub(crate) fn opened(lab: &'lab mut Lab) -> Self {
         let talk = Self::new(lab, [A, B], 40000);
         talk.open();
         talk
@@ -38,12 +38,12 @@ impl<'lab> Talk<'lab> {
         self.client("A", 1001, 1001, b"");
     }
 
-    fn client(&self, flags: &str, seq: u32, ack: u32, payload: &[u8]) {
+    pub(crate) fn client(&self, flags: &str, seq: u32, ack: u32, payload: &[u8]) {
         let frame = Frame::between(self.ends[0], self.ends[1]).tcp(self.port, 80, flags);
         self.lab.run(FIRST, &frame.seq(seq).ack(ack).payload(payload).build());
     }
 
-    fn server(&self, flags: &str, seq: u32, ack: u32, payload: &[u8]) {
+    pub(crate) fn server(&self, flags: &str, seq: u32, ack: u32, payload: &[u8]) {
         let frame = Frame::between(self.ends[1], self.ends[0]).tcp(80, self.port, flags);
         self.lab.run(BACK_FIRST, &frame.seq(seq).ack(ack).payload(payload).build());
     }
@@ -52,7 +52,7 @@ impl<'lab> Talk<'lab> {
         self.lab.flow(&self.key).capture
     }
 
-    fn pieces(&mut self) -> Vec<Piece> {
+    pub(crate) fn pieces(&mut self) -> Vec<Piece> {
         self.lab.payloads()
     }
 
@@ -67,7 +67,7 @@ impl<'lab> Talk<'lab> {
 }
 
 /// Numbers that show where they stood.
-fn counting(length: usize) -> Vec<u8> {
+pub(crate) fn counting(length: usize) -> Vec<u8> {
     (0..length).map(|index| (index % 251) as u8).collect()
 }
 
@@ -105,6 +105,8 @@ fn root_every_length_is_copied_exactly_and_once() {
                     tcp_flags: 0x18,
                     payload_bytes: length as u32,
                     payload,
+                    left_out_bytes: 0,
+                    frame_chain: None,
                 };
                 assert_eq!(talk.pieces(), [expected], "{length}");
                 seq += length as u32;

@@ -78,7 +78,8 @@ impl PayloadListener for Listener {
         *seen_ns = seen.seen.time_ns;
         engine.payload(seen, &mut |one| found.push(one));
         for (key, wanted) in engine.take_wanted() {
-            let nothing_less = !wanted.off && wanted.skip_until_seq == [None; 2];
+            let nothing_less =
+                !wanted.off && wanted.skip_until_seq == [None; 2] && wanted.frames == [None; 2];
             let told = if nothing_less { captures.forget(&key) } else { captures.want(&key, &wanted) };
             if let Err(error) = told
                 && !std::mem::replace(refused, true)

@@ -1,9 +1,11 @@
 //! Payload as the kernel side hands it over, and what it is told in return.
 
+use std::num::NonZeroU32;
+
 use super::{Engine, Entry, Found, Kind, Transport};
-use crate::capture::{PayloadSeen, Wanted};
+use crate::capture::{Frames, PayloadSeen, Wanted};
 use crate::flow::{FlowKey, Protocol, Side};
-use crate::l7::Why;
+use crate::l7::{FrameAhead, Why};
 use crate::stream::{Piece, Segment};
 
 const FIN: u8 = 0x01;
@@ -14,12 +16,60 @@ const ACK: u8 = 0x10;
 /// is further than this from its beginning does not begin there.
 const BEGINNING_BYTES: u32 = 1 << 20;
 
+/// Where frames begin is told again after so much was copied of them: the kernel side
+/// seems not to know it.
+const FRAMES_COPIED_BYTES_MAX: u64 = 256 << 10;
+
 /// What is remembered of a connection until the flow table says that it is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Live {
     flow_first_ns: u64,
     /// Both directions have ended, or nothing of it is wanted: what comes is a repetition.
     over: bool,
+    /// By [`Side::index`].
+    framed: [Framed; 2],
+}
+
+impl Live {
+    pub(super) fn new(flow_first_ns: u64) -> Self {
+        Self { flow_first_ns, over: false, framed: [Framed::default(); 2] }
+    }
+}
+
+/// Of frames whose contents the kernel side can leave out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Framed {
+    /// What it was told of them.
+    told: Option<Frames>,
+    /// How much it has copied since.
+    copied_bytes: u64,
+}
+
+impl Framed {
+    /// A segment was heard; `next_seq` comes next, and `ahead` is the frame there. `chain`:
+    /// it led to where one of them begins. Whether there is something new to be told.
+    fn heard(
+        &mut self,
+        copied_bytes: u64,
+        next_seq: Option<u32>,
+        ahead: FrameAhead,
+        chain: Option<NonZeroU32>,
+    ) -> bool {
+        self.copied_bytes += copied_bytes;
+        let (Some(next_seq), Ok(left), Ok(bytes)) =
+            (next_seq, u32::try_from(ahead.left_bytes), u32::try_from(ahead.bytes))
+        else {
+            return false;
+        };
+        let known = self.told.and_then(|told| told.chain);
+        let is_new = chain.is_some() && chain != known;
+        if !is_new && self.copied_bytes < FRAMES_COPIED_BYTES_MAX {
+            return false;
+        }
+        self.told = Some(Frames { seq: next_seq.wrapping_add(left), bytes, chain: chain.or(known) });
+        self.copied_bytes = 0;
+        true
+    }
 }
 
 impl Engine {
@@ -96,7 +146,7 @@ impl Engine {
 
     fn begin(&mut self, seen: &PayloadSeen<'_>, transport: Transport) -> usize {
         let mut entry = Entry::new(seen.seen.key, seen.flow_first_ns);
-        entry.live = Some(Live { flow_first_ns: seen.flow_first_ns, over: false });
+        entry.live = Some(Live::new(seen.flow_first_ns));
         let kind = match transport {
             Transport::Udp => Kind::Datagrams,
             Transport::Tcp => {
@@ -144,35 +194,51 @@ impl Engine {
                 hearing.piece(side, piece)
             });
         }
+        let mut chain = None;
+        if seen.frame_chain.is_some() {
+            stream.come_to(seen.from, seen.seq, &mut |side, piece| hearing.piece(side, piece));
+            let begins = stream.next_seq(seen.from) == Some(seen.seq)
+                && hearing.frame_ahead(seen.from).is_some_and(|ahead| ahead.left_bytes == 0);
+            chain = seen.frame_chain.filter(|_| begins);
+        }
         stream.segment(seen.from, &segment, &mut |side, piece| hearing.piece(side, piece));
         if captured_bytes > connection_bytes {
             hearing.leave(Why::ByteLimit);
         }
-        self.tell_wanted(place, seen.flow_first_ns);
+        stream.leave_out(seen.from, seen.seq.wrapping_add(seen.payload_bytes), seen.left_out_bytes);
+        self.tell_wanted(place, seen, chain);
         let Some(entry) = self.entries.get_mut(place) else { return };
         if entry.stream.is_over() || entry.is_passing() {
             // Until the flow table says so the entry stays: segments that are sent again
             // do not begin a connection.
             entry.close(&mut self.tally, emit);
             entry.stream = crate::stream::Connection::default();
-            entry.live = Some(Live { flow_first_ns: seen.flow_first_ns, over: true });
+            entry.live = Some(Live { over: true, ..Live::new(seen.flow_first_ns) });
         }
         self.weigh(place);
         self.keep_limit(emit);
     }
 
-    /// Notes what the kernel need not copy any more, if that has changed.
-    fn tell_wanted(&mut self, place: usize, flow_first_ns: u64) {
+    /// Notes what the kernel need not copy any more, if that has changed. `chain`: what it
+    /// presumed to be a frame is one.
+    fn tell_wanted(&mut self, place: usize, seen: &PayloadSeen<'_>, chain: Option<NonZeroU32>) {
         let Some(entry) = self.entries.get_mut(place) else { return };
-        let Some(conversation) = &entry.conversation else { return };
+        let (Some(conversation), Some(live)) = (&entry.conversation, &mut entry.live) else { return };
         let off = conversation.is_passing();
         let mut news = off;
         for side in [Side::Low, Side::High] {
             news |= entry.stream.skip(side, conversation.skip_left(side));
         }
+        if let Some(ahead) = conversation.frame_ahead(seen.from) {
+            let copied_bytes = seen.payload.len() as u64;
+            let next_seq = entry.stream.next_seq(seen.from);
+            news |= live.framed[seen.from.index()].heard(copied_bytes, next_seq, ahead, chain);
+        }
         if news {
             let skip_until_seq = [Side::Low, Side::High].map(|side| entry.stream.skipped_until(side));
-            self.wanted.push((entry.key, Wanted { flow_first_ns, skip_until_seq, off }));
+            let frames = live.framed.map(|framed| framed.told);
+            let flow_first_ns = seen.flow_first_ns;
+            self.wanted.push((entry.key, Wanted { flow_first_ns, skip_until_seq, frames, off }));
         }
     }
 }

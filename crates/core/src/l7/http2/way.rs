@@ -1,15 +1,21 @@
 //! One direction of a connection: where in a frame it is, and which header
 //! fields it has brought.
 
-use super::frame::{self, Header};
+use super::frame::{self, HEADER_BYTES, Header};
 use super::headers::Headers;
 use super::hpack::Decoder;
 use super::sync::Search;
-use crate::l7::Part;
+use crate::l7::{FrameAhead, Part};
 use crate::record::Capture;
 
 /// Of header fields, as they are sent; servers accept 8 to 64 kB.
 pub(super) const BLOCK_BYTES_MAX: usize = 64 * 1024;
+
+/// The kernel side leaves out contents that are at least as long as this.
+const LONG_BYTES: usize = 4_096;
+/// In long frames of one direction. Until then the messages of calls are counted in
+/// them, too.
+const SPARED_AFTER_BYTES: u64 = 1 << 20;
 
 pub(super) struct Way {
     pub(super) reading: Reading,
@@ -30,6 +36,8 @@ pub(super) struct Way {
     pub(super) guessed: bool,
     /// Something was said.
     pub(super) begun: bool,
+    /// In frames that are so long that leaving out their contents is worth it.
+    long_bytes: u64,
 }
 
 /// What comes next.
@@ -111,6 +119,7 @@ impl Way {
             search: Search::default(),
             guessed: late,
             begun: false,
+            long_bytes: 0,
         }
     }
 
@@ -127,6 +136,9 @@ impl Way {
         self.frame = header;
         self.part = part;
         self.reading = Reading::of(header);
+        if header.kind == frame::DATA && header.length >= LONG_BYTES {
+            self.long_bytes += header.length as u64;
+        }
         let goes_on = header.kind == frame::CONTINUATION;
         let broken_off = match &self.block {
             Some(block) if !goes_on || block.stream != header.stream => self.break_off(),
@@ -139,6 +151,13 @@ impl Way {
             _ => {}
         }
         broken_off
+    }
+
+    /// The next frame, once so much has come in long ones that their contents can be left out.
+    pub(super) fn frame_ahead(&self) -> Option<FrameAhead> {
+        let length = HEADER_BYTES + self.frame.length;
+        (self.long_bytes >= SPARED_AFTER_BYTES && !self.searching)
+            .then(|| FrameAhead { left_bytes: self.reading.left() as u64, bytes: length as u64 })
     }
 
     /// More of the frame's payload, as far as that is looked at.

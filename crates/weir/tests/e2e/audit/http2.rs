@@ -1,9 +1,13 @@
 //! nghttpd, asked by h2load and curl.
 
+use std::fs::File;
+
+use serde_json::Value;
 use weir_testkit::{Topology, require_root};
 
 use super::servers::Server;
 use super::{assert_complete, audit};
+use crate::weir::{Run, number, text};
 
 #[test]
 fn root_streams_are_all_told() {
@@ -33,5 +37,66 @@ fn root_streams_are_all_told() {
     };
     assert_eq!((with("/index.html", "200"), with("/missing", "404")), (REQUESTS, 1), "{}", run.summary);
     assert_complete(&run);
+    server.stop();
+}
+
+/// Each target, with the length of its answer's body.
+fn bodies(run: &Run) -> Vec<(&str, u64)> {
+    let body = |record: &Value| number(&record["attributes"]["http.response.body.size"]);
+    let mut bodies: Vec<_> =
+        run.records.iter().map(|record| (text(&record["target"]), body(record))).collect();
+    bodies.sort_unstable();
+    bodies
+}
+
+/// What was read of so many bytes of bodies is little, and what is left out is the rest.
+#[track_caller]
+fn assert_little_was_read(run: &Run, bodies: u64) {
+    let (read, left_out) = (number(&run.summary["captured_bytes"]), number(&run.summary["left_out_bytes"]));
+    assert!(read < bodies / 4, "{read} bytes read of {bodies}");
+    assert!(read + left_out > bodies && left_out < bodies, "{read} bytes read, {left_out} left out");
+}
+
+#[test]
+fn root_a_big_download_costs_the_heads_of_its_frames() {
+    require_root!();
+    const BODY: u64 = 200_000_003;
+    let topology = Topology::with_containers(&["web", "shop"]);
+    let (web, shop) = (topology.container("web"), topology.container("shop"));
+    let server = Server::nghttpd(web.namespace(), web.ipv4());
+    File::create(server.folder.path().join("big")).unwrap().set_len(BODY).unwrap();
+    let weir = audit(topology.host(), &["--payload-ring", "64MiB"]);
+    let url = format!("http://{}/big", server.address);
+    let mut curl = shop.namespace().command("curl");
+    // Until the kernel is told what it need not copy, it copies all: not too much of it, also where the
+    // machine is busy.
+    curl.args(["-sS", "--http2-prior-knowledge", "--limit-rate", "100M", "-o", "/dev/null", &url]);
+    let asked = curl.output().unwrap();
+    assert!(asked.status.success(), "{asked:?}");
+    let run = weir.finish();
+    assert_eq!(bodies(&run), [("/big", BODY)]);
+    assert_complete(&run);
+    assert_little_was_read(&run, BODY);
+    server.stop();
+}
+
+/// Many at a time, on one connection: frames of all of them stand between each other.
+#[test]
+fn root_downloads_at_once_are_told_apart() {
+    require_root!();
+    const BODY: u64 = 50_000_003;
+    let topology = Topology::with_containers(&["web", "shop"]);
+    let (web, shop) = (topology.container("web"), topology.container("shop"));
+    let server = Server::nghttpd(web.namespace(), web.ipv4());
+    File::create(server.folder.path().join("big")).unwrap().set_len(BODY).unwrap();
+    let weir = audit(topology.host(), &["--payload-ring", "64MiB"]);
+    let url = format!("http://{}/big", server.address);
+    let load = shop.namespace().command("h2load").args(["-n", "12", "-c", "1", "-m", "6", &url]).output();
+    let said = String::from_utf8(load.unwrap().stdout).unwrap();
+    assert!(said.contains("12 succeeded"), "{said}");
+    let run = weir.finish();
+    assert_eq!(bodies(&run), [("/big", BODY); 12]);
+    assert_complete(&run);
+    assert_little_was_read(&run, 12 * BODY);
     server.stop();
 }

@@ -1,30 +1,32 @@
 //! Payload as the kernel side hands it over.
 
+use std::num::NonZeroU32;
+
 use super::*;
 use crate::event::{Hook, Seen};
 use crate::record::Capture;
 use crate::stream::SKIP_BYTES_MAX;
 
-const FIRST_NS: u64 = 5;
+pub(super) const FIRST_NS: u64 = 5;
 const HOOK: HookId = HookId { ifindex: 7, hook: Hook::Ingress };
-const DATA: u8 = 0x18;
-const FIN: u8 = 0x11;
-const RST: u8 = 0x04;
+pub(super) const DATA: u8 = 0x18;
+pub(super) const FIN: u8 = 0x11;
+pub(super) const RST: u8 = 0x04;
 
 /// A connection whose ends both begin at 1000, as it comes out of the kernel.
-struct Kernel {
-    engine: Engine,
-    found: Vec<Found>,
-    wanted: Vec<Wanted>,
+pub(super) struct Kernel {
+    pub(super) engine: Engine,
+    pub(super) found: Vec<Found>,
+    pub(super) wanted: Vec<Wanted>,
     now_ns: u64,
     /// Where each end stands: the client's, the server's.
-    at: [u32; 2],
+    pub(super) at: [u32; 2],
     flow_first_ns: u64,
-    begun: bool,
+    pub(super) begun: bool,
 }
 
 impl Kernel {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(Limits::default())
     }
 
@@ -40,7 +42,23 @@ impl Kernel {
         }
     }
 
-    fn tell(&mut self, asks: bool, flags: u8, payload: &[u8], payload_bytes: u32) {
+    pub(super) fn tell(&mut self, asks: bool, flags: u8, payload: &[u8], payload_bytes: u32) {
+        let seq = self.at[usize::from(!asks)];
+        self.tell_framed(asks, flags, seq, payload, payload_bytes, 0, None);
+    }
+
+    /// The same of frames: so many bytes after it are left out, and one begins here.
+    #[expect(clippy::too_many_arguments, reason = "as many as a record has")]
+    pub(super) fn tell_framed(
+        &mut self,
+        asks: bool,
+        flags: u8,
+        seq: u32,
+        payload: &[u8],
+        payload_bytes: u32,
+        left_out_bytes: u32,
+        frame_chain: Option<NonZeroU32>,
+    ) {
         self.now_ns += 1_000;
         let (key, client) = key(1);
         let (own, peer) = if asks { (0, 1) } else { (1, 0) };
@@ -51,14 +69,16 @@ impl Kernel {
             from: if asks { client } else { client.other() },
             client: self.begun.then_some(client),
             first_seq,
-            seq: self.at[own],
+            seq,
             ack: self.at[peer],
             peer_next_seq: self.at[peer],
             tcp_flags: flags,
             payload_bytes,
             payload,
+            left_out_bytes,
+            frame_chain,
         };
-        self.at[own] = self.at[own].wrapping_add(payload_bytes);
+        self.at[own] = seq.wrapping_add(payload_bytes);
         let Self { engine, found, wanted, .. } = self;
         engine.payload(&seen, &mut |one| found.push(one));
         wanted.extend(engine.take_wanted().into_iter().map(|(_, wanted)| wanted));
@@ -82,7 +102,7 @@ impl Kernel {
     }
 
     /// Target, status, bytes of the answer, how much of it was seen.
-    fn lines(&self) -> Vec<String> {
+    pub(super) fn lines(&self) -> Vec<String> {
         let line = |one: &Found| {
             let target = one.exchange.target.as_deref().unwrap_or("?");
             let status = one.exchange.status.as_deref().unwrap_or("-");
