@@ -4,10 +4,15 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use smol_str::SmolStr;
+
 const HEADER_BYTES: usize = 12;
 const LABEL_BYTES_MAX: u8 = 63;
 /// Of a name on the wire, length bytes and root included.
 const NAME_BYTES_MAX: usize = 255;
+
+/// Most names are no longer, as text: memory for them is asked for once.
+const NAME_BYTES_USUAL: usize = 64;
 
 const FLAG_RESPONSE: u16 = 0x8000;
 const FLAG_TRUNCATED: u16 = 0x0200;
@@ -59,7 +64,7 @@ pub struct Message {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Question {
     /// As [`Answer::name`]; empty for the root.
-    pub name: String,
+    pub name: SmolStr,
     /// Type of the records asked for, as a number.
     pub kind: u16,
     /// Class of the records asked for, as a number.
@@ -106,7 +111,7 @@ pub fn parse(message: &[u8]) -> Option<Answer> {
         return None;
     }
     let addresses: Vec<_> = (0..answers).map_while(|_| reader.record()).filter_map(Record::address).collect();
-    (!addresses.is_empty()).then_some(Answer { name, addresses })
+    (!addresses.is_empty()).then(|| Answer { name: name.into(), addresses })
 }
 
 /// A resource record, without its name.
@@ -164,13 +169,13 @@ impl<'a> Reader<'a> {
 
     /// The name right after the header. It cannot be compressed: a pointer may
     /// only point to an earlier name, and there is none.
-    fn question_name(&mut self) -> Option<String> {
-        let mut name = String::new();
+    fn question_name(&mut self) -> Option<SmolStr> {
+        let mut name = String::with_capacity(NAME_BYTES_USUAL);
         let mut wire_bytes = 1;
         loop {
             let length = self.byte()?;
             if length == 0 {
-                return Some(name);
+                return Some(name.into());
             }
             wire_bytes += 1 + usize::from(length);
             if length > LABEL_BYTES_MAX || wire_bytes > NAME_BYTES_MAX {

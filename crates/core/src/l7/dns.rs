@@ -90,7 +90,7 @@ fn is_plausible(message: &Message) -> bool {
 /// One client's conversation with one server.
 struct Dns {
     start: Start,
-    pending: Keyed<(u16, Option<Question>), Exchange>,
+    pending: Keyed<(u16, Option<Question>), Box<Exchange>>,
     /// Bytes were missing in this direction since the last whole message.
     missing: [Option<Gap>; 2],
 }
@@ -102,11 +102,8 @@ impl Dns {
 
     fn message(&mut self, cx: &mut Context<'_>, message: &Message, part: Part, gap: Option<Gap>) {
         let key = (message.id, message.question.clone());
-        let mut exchange = if message.response {
-            self.pending.answer(&key).unwrap_or_default()
-        } else {
-            Exchange::default()
-        };
+        let mut exchange =
+            if message.response { self.pending.answer(&key).unwrap_or_default() } else { Box::default() };
         if let Some(gap) = gap {
             exchange.note_gap(gap);
         }
@@ -135,8 +132,8 @@ impl Dns {
 
 fn describe(exchange: &mut Exchange, message: &Message, transport: Transport) {
     let (name, kind) = match &message.question {
-        Some(question) => (question.name.as_str(), kind_name(question.kind)),
-        None => ("", SmolStr::default()),
+        Some(question) => (question.name.clone(), kind_name(question.kind)),
+        None => (SmolStr::default(), SmolStr::default()),
     };
     exchange.operation = match (message.opcode, kind.is_empty()) {
         (0, false) => kind,
@@ -145,8 +142,7 @@ fn describe(exchange: &mut Exchange, message: &Message, transport: Transport) {
         (opcode, false) => format_smolstr!("{} {kind}", opcode_name(opcode)),
     };
     if message.question.is_some() {
-        let name = if name.is_empty() { "." } else { name };
-        let name = SmolStr::new(name);
+        let name = if name.is_empty() { SmolStr::new_static(".") } else { name };
         exchange.set(Attribute::DnsQuestionName, name.clone());
         exchange.target = Some(name);
     }
@@ -154,7 +150,7 @@ fn describe(exchange: &mut Exchange, message: &Message, transport: Transport) {
         Transport::Udp => "udp",
         Transport::Tcp => "tcp",
     };
-    exchange.set(Attribute::NetworkTransport, transport);
+    exchange.set(Attribute::NetworkTransport, SmolStr::new_static(transport));
 }
 
 fn answer(exchange: &mut Exchange, message: &Message, part: Part) {
