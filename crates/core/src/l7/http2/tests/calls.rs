@@ -123,6 +123,48 @@ fn what_may_have_been_a_call_is_not_said_to_have_gone_well() {
     assert_eq!(played.exchanges[0].ok, None);
 }
 
+/// What a client wrote out before is known by its number to the server alone. It is not
+/// guessed; once it is written out again, it is known, and by its number, too.
+#[test]
+fn a_channel_joined_late_names_its_calls_once_they_are_written_out() {
+    let by_number = |stream: u32, fields: &[u8]| {
+        let head = headers(stream, 0, &[[&[0x83, 0x86], fields].concat()]);
+        [head, data(stream, LAST, &messages(&[4]))].concat()
+    };
+    let answered = |stream, content: &[u8], status: &[u8]| {
+        let head = headers(stream, 0, &[[&[0x88], content].concat()]);
+        [head, data(stream, 0, &messages(&[8])), headers(stream, LAST, &[status.to_vec()])].concat()
+    };
+    let (content, good) = (added("content-type", "application/grpc"), added("grpc-status", "0"));
+    let mut played = Played::late(&PROTOCOL);
+    played
+        // All but the method is what was said before; so is the answer.
+        .data(TO_SERVER, &by_number(7, &[0xc0, 0xbf, 0xbe]))
+        .data(TO_CLIENT, &answered(7, &[0xbf], &[0xbe]))
+        // The answer says what it is. The newest entry has the lowest number.
+        .data(TO_SERVER, &by_number(9, &[0xc0, 0xbf, 0xbe]))
+        .data(TO_CLIENT, &answered(9, &content, &good))
+        // The path is written out, and then told by its number.
+        .data(TO_SERVER, &by_number(11, &[added(":path", "/shop.Cart/Add"), vec![0xc0, 0xbf]].concat()))
+        .data(TO_CLIENT, &answered(11, &[0xbf], &[0xbe]))
+        .data(TO_SERVER, &by_number(13, &[0xbe, 0xc0, 0xbf]))
+        .data(TO_CLIENT, &answered(13, &[0xbf], &[0xbe]))
+        .finish(End::Fin);
+    assert_eq!(
+        lines(&played.exchanges),
+        [
+            "POST - 200 9/13 midstream",
+            "grpc  - OK 9/13 midstream",
+            "grpc /shop.Cart/Add - OK 9/13 midstream",
+            "grpc /shop.Cart/Add - OK 9/13 midstream",
+        ]
+    );
+    assert_eq!(played.exchanges[0].ok, None, "it may have been a call that failed");
+    let methods: Vec<_> =
+        played.exchanges.iter().map(|one| text(one, Attribute::RpcMethod).to_owned()).collect();
+    assert_eq!(methods, ["-", "-", "shop.Cart/Add", "shop.Cart/Add"]);
+}
+
 #[test]
 fn other_content_is_no_call() {
     for (content, is_call) in [
