@@ -4,11 +4,41 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use crate::reveal::Reveal;
+use super::{Attribute, Exchange};
+use crate::record::Capture;
+use crate::reveal::{Class, Reveal};
 use crate::sql::{Dialect, redact_but};
 
 /// SQL in one record; what is longer ends with an ellipsis.
 const RECORD_BYTES_MAX: usize = 8 * 1024;
+
+/// Whose statements they are: what every exchange of a session says.
+#[derive(Debug, Default)]
+pub(super) struct Speaker {
+    /// The session's beginning was not seen.
+    pub(super) late: bool,
+    pub(super) user: Option<SmolStr>,
+    pub(super) database: Option<SmolStr>,
+}
+
+impl Speaker {
+    /// An exchange with this system, of which only these things are known.
+    pub(super) fn exchange(&self, system: &'static str, operation: impl Into<SmolStr>) -> Box<Exchange> {
+        let mut exchange = Box::<Exchange>::default();
+        exchange.operation = operation.into();
+        exchange.set(Attribute::DbSystemName, SmolStr::new_static(system));
+        if let Some(database) = &self.database {
+            exchange.set(Attribute::DbNamespace, database.clone());
+        }
+        if let Some(user) = &self.user {
+            exchange.set(Attribute::UserName, user.clone());
+        }
+        if self.late {
+            exchange.note(Capture::Midstream);
+        }
+        exchange
+    }
+}
 
 /// What is executed.
 #[derive(Debug, Clone, Default)]
@@ -51,6 +81,29 @@ impl Statement {
             revealed: redacted.revealed,
             // What is cut off may say so.
             is_secret: redacted.is_secret || cut,
+        }
+    }
+
+    /// Says in an exchange what is executed, but not under which name.
+    pub(super) fn describe(&self, exchange: &mut Exchange) {
+        if !self.text.is_empty() {
+            exchange.target = Some(self.text.clone());
+        }
+        if self.statements > 0 {
+            exchange.set(Attribute::DbQueryText, self.text.clone());
+        }
+        if self.statements > 1 {
+            exchange.set(Attribute::DbOperationBatchSize, u64::from(self.statements));
+        }
+        if !self.parameters.is_empty() {
+            exchange.set(Attribute::DbParameters, self.parameters.clone());
+            exchange.revealed.insert(Class::Parameters);
+        }
+        if self.revealed {
+            exchange.revealed.insert(Class::SqlLiterals);
+        }
+        if self.cut {
+            exchange.note(Capture::Truncated);
         }
     }
 

@@ -13,7 +13,7 @@ use super::command::{self, Command, Effect, Kind, Reading, Said};
 use super::handshake::{self, Capabilities, Login, Response};
 use super::statement::Statements;
 use super::wire::{self, Header};
-use crate::l7::statement::Statement;
+use crate::l7::statement::{Speaker, Statement};
 use crate::l7::{Context, Direction, Exchange, Fifo, Gap, Part};
 use crate::record::Capture;
 use crate::reveal::Reveal;
@@ -89,10 +89,8 @@ struct Heard {
 }
 
 pub(super) struct Session {
-    late: bool,
+    who: Speaker,
     reveal: Reveal,
-    user: Option<SmolStr>,
-    database: Option<SmolStr>,
     is_mariadb: bool,
     /// What the server can do, and what both can.
     server: Option<Capabilities>,
@@ -135,10 +133,8 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(late: bool, reveal: Reveal) -> Self {
         Self {
-            late,
+            who: Speaker { late, ..Speaker::default() },
             reveal,
-            user: None,
-            database: None,
             is_mariadb: false,
             server: None,
             agreed: None,

@@ -10,6 +10,7 @@ use smol_str::{SmolStr, format_smolstr};
 
 use super::statement::{Names, Statement};
 use super::wire::{self, Message};
+use crate::l7::statement::Speaker;
 use crate::l7::{Context, Fifo, Gap, Part};
 use crate::reveal::{Class, Reveal};
 use crate::sql::Dialect;
@@ -34,9 +35,7 @@ enum Open {
 }
 
 pub(super) struct Session {
-    late: bool,
-    user: Option<SmolStr>,
-    database: Option<SmolStr>,
+    who: Speaker,
     dialect: Dialect,
     groups: Fifo<Group>,
     open: Open,
@@ -63,9 +62,7 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(late: bool, reveal: Reveal) -> Self {
         Self {
-            late,
-            user: None,
-            database: None,
+            who: Speaker { late, ..Speaker::default() },
             dialect: Dialect::POSTGRESQL,
             groups: Fifo::new(GROUPS_MAX, late),
             open: Open::Nothing,
@@ -108,13 +105,13 @@ impl Session {
             rest = after;
             let value = || Some(String::from_utf8_lossy(value).into());
             match name {
-                b"user" => self.user = value(),
-                b"database" => self.database = value(),
+                b"user" => self.who.user = value(),
+                b"database" => self.who.database = value(),
                 _ => {}
             }
         }
-        self.database = self.database.take().or_else(|| self.user.clone());
-        let text = self.database.clone().unwrap_or_default();
+        self.who.database = self.who.database.take().or_else(|| self.who.user.clone());
+        let text = self.who.database.clone().unwrap_or_default();
         let statement = Statement { operation: "STARTUP".into(), text, ..Statement::default() };
         self.ask_whole(cx, statement, part, None);
     }

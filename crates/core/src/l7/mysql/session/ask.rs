@@ -47,7 +47,7 @@ impl Session {
                 self.agreed = Some(capabilities.and(self.server));
                 let command = Command::login(&login);
                 let Login { user, database } = login;
-                (self.user, self.database) = (user, database);
+                (self.who.user, self.who.database) = (user, database);
                 self.ask(cx, command, part, capture_of(gap), header.sequence.wrapping_add(1));
             }
             None => self.pending.lose_requests(false),
@@ -217,7 +217,7 @@ impl Session {
         // been asked for.
         self.prepared.clear();
         self.last_prepared = Arc::default();
-        (self.user, self.database) = (None, None);
+        (self.who.user, self.who.database) = (None, None);
         self.pending.lose_requests(inside);
         self.unpaired = None;
         self.doubt = true;

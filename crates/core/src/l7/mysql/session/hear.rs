@@ -117,7 +117,7 @@ impl Session {
             _ => self.orphan(cx, &heard),
         }
         if let (true, Some(schema)) = (ok, heard.answer.schema) {
-            self.database = Some(schema).filter(|name| !name.is_empty());
+            self.who.database = Some(schema).filter(|name| !name.is_empty());
         }
         if self.pending.is_empty() {
             self.text_bytes = 0;
@@ -127,10 +127,10 @@ impl Session {
     fn succeeded(&mut self, asked: &Asked, answer: &Answer) {
         match &asked.effect {
             Effect::None => {}
-            Effect::Database(name) => self.database = Some(name.clone()),
+            Effect::Database(name) => self.who.database = Some(name.clone()),
             Effect::User(login) => {
-                self.user.clone_from(&login.user);
-                self.database.clone_from(&login.database);
+                self.who.user.clone_from(&login.user);
+                self.who.database.clone_from(&login.database);
                 self.prepared.clear();
             }
             Effect::Prepares => {

@@ -24,20 +24,7 @@ const HINTS: [(u16, &str); 3] =
 
 impl Session {
     pub(super) fn exchange(&self, operation: impl Into<SmolStr>) -> Box<Exchange> {
-        let mut exchange = Box::<Exchange>::default();
-        exchange.operation = operation.into();
-        let system = if self.is_mariadb { "mariadb" } else { "mysql" };
-        exchange.set(Attribute::DbSystemName, SmolStr::new_static(system));
-        if let Some(database) = &self.database {
-            exchange.set(Attribute::DbNamespace, database.clone());
-        }
-        if let Some(user) = &self.user {
-            exchange.set(Attribute::UserName, user.clone());
-        }
-        if self.late {
-            exchange.note(Capture::Midstream);
-        }
-        exchange
+        self.who.exchange(if self.is_mariadb { "mariadb" } else { "mysql" }, operation)
     }
 
     /// A command and its whole answer.
@@ -71,9 +58,9 @@ impl Session {
     fn unsure(&mut self, effect: &Effect) {
         match effect {
             Effect::None | Effect::Prepares => {}
-            Effect::Database(_) => self.database = None,
+            Effect::Database(_) => self.who.database = None,
             Effect::User(_) => {
-                (self.user, self.database) = (None, None);
+                (self.who.user, self.who.database) = (None, None);
                 self.prepared.clear();
             }
             Effect::Resets => self.prepared.clear(),
@@ -134,21 +121,7 @@ impl Session {
         };
         exchange.set(Attribute::DbOperationName, operation.clone());
         exchange.operation = operation;
-        if !statement.text.is_empty() {
-            exchange.target = Some(statement.text.clone());
-        }
-        if statement.statements > 0 {
-            exchange.set(Attribute::DbQueryText, statement.text.clone());
-        }
-        if statement.statements > 1 {
-            exchange.set(Attribute::DbOperationBatchSize, u64::from(statement.statements));
-        }
-        if statement.cut {
-            exchange.note(Capture::Truncated);
-        }
-        if statement.revealed {
-            exchange.revealed.insert(Class::SqlLiterals);
-        }
+        statement.describe(&mut exchange);
         if let Some(bound) = self.bound(asked).filter(|bound| !bound.texts.is_empty()) {
             exchange.set(Attribute::DbParameters, bound.texts);
             exchange.revealed.insert(Class::Parameters);

@@ -13,19 +13,7 @@ use crate::sql::error_text;
 
 impl Session {
     pub(in crate::l7::postgresql) fn exchange(&self, operation: impl Into<SmolStr>) -> Box<Exchange> {
-        let mut exchange = Box::<Exchange>::default();
-        exchange.operation = operation.into();
-        exchange.set(Attribute::DbSystemName, SmolStr::new_static("postgresql"));
-        if let Some(database) = &self.database {
-            exchange.set(Attribute::DbNamespace, database.clone());
-        }
-        if let Some(user) = &self.user {
-            exchange.set(Attribute::UserName, user.clone());
-        }
-        if self.late {
-            exchange.note(Capture::Midstream);
-        }
-        exchange
+        self.who.exchange("postgresql", operation)
     }
 
     pub(super) fn not_executed(&self, cx: &mut Context<'_>, work: Work) {
@@ -74,25 +62,7 @@ impl Session {
         if !statement.operation.is_empty() {
             exchange.set(Attribute::DbOperationName, statement.operation.clone());
         }
-        if !statement.text.is_empty() {
-            exchange.target = Some(statement.text.clone());
-        }
-        if statement.statements > 0 {
-            exchange.set(Attribute::DbQueryText, statement.text.clone());
-        }
-        if statement.statements > 1 {
-            exchange.set(Attribute::DbOperationBatchSize, u64::from(statement.statements));
-        }
-        if !statement.parameters.is_empty() {
-            exchange.set(Attribute::DbParameters, statement.parameters.clone());
-            exchange.revealed.insert(Class::Parameters);
-        }
-        if statement.revealed {
-            exchange.revealed.insert(Class::SqlLiterals);
-        }
-        if statement.cut {
-            exchange.note(Capture::Truncated);
-        }
+        statement.describe(&mut exchange);
         exchange
     }
 
