@@ -18,8 +18,13 @@ use crate::decode;
 const DRAIN_INTERVAL: Duration = Duration::from_millis(5);
 /// Records handed on at once: one send instead of a thousand.
 const BATCH_RECORDS: usize = 1024;
-/// After so long without a record the reader sleeps until one wakes it.
-const AWAKE: Duration = Duration::from_millis(20);
+/// A reader that is called when its ring fills is not needed so often. Each time it
+/// sweeps through the caches that those who are watched would have used, so `weir audit`
+/// took a fifth less time for a request with 20 ms than with 5; payload of 100 MB/s fills
+/// a quarter of the ring in that time, and then it is called.
+const NAP: Duration = Duration::from_millis(20);
+/// After so many intervals without a record the reader sleeps until one wakes it.
+const AWAKE_INTERVALS: u32 = 4;
 /// How long a sleeping reader may take to notice that it shall stop, and how long it empties the ring then.
 const SLEEP: Duration = Duration::from_millis(200);
 
@@ -80,6 +85,15 @@ pub(crate) enum Naps {
     Alone,
     /// The kernel side calls it when the ring fills.
     UntilFilling,
+}
+
+impl Naps {
+    fn interval(self) -> Duration {
+        match self {
+            Self::Alone => DRAIN_INTERVAL,
+            Self::UntilFilling => NAP,
+        }
+    }
 }
 
 /// Values of a [`SleepFlag`]; see `bpf/maps.h`.
@@ -213,13 +227,14 @@ fn run(
             }
             continue;
         }
-        if last_record.elapsed() < AWAKE {
+        let interval = naps.interval();
+        if last_record.elapsed() < interval * AWAKE_INTERVALS {
             match naps {
-                Naps::Alone => std::thread::sleep(DRAIN_INTERVAL),
+                Naps::Alone => std::thread::sleep(interval),
                 Naps::UntilFilling => {
                     sleeps.set(NAPS_FLAG);
                     // Takes out what woke it; what comes without waking it is drained next.
-                    if ring.poll_raw(DRAIN_INTERVAL) > 0 {
+                    if ring.poll_raw(interval) > 0 {
                         last_record = Instant::now();
                         lock(consumer).rest();
                     }
