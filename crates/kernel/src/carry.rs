@@ -33,8 +33,6 @@ type Content = HashMap<Vec<u8>, Vec<u8>>;
 /// One former version's maps, beside this one's.
 pub(crate) struct Carry {
     maps: Vec<Carried>,
-    /// The former's flows as they were when they were copied last, by their keys in this version.
-    copied: Content,
     /// The former's targets.
     targets: Content,
 }
@@ -46,6 +44,8 @@ struct Carried {
     to: MapHandle,
     key: Way,
     value: Way,
+    /// Flows and translations as they were when they were copied last.
+    copied: Content,
 }
 
 /// From one version's keys or values to the other's.
@@ -91,7 +91,7 @@ impl Carry {
                 return Err(format!("it has no map {needed}"));
             }
         }
-        Ok(Self { maps: carried, copied: Content::new(), targets: Content::new() })
+        Ok(Self { maps: carried, targets: Content::new() })
     }
 
     /// Copies what is there. The former's programs go on, and may change it.
@@ -99,18 +99,21 @@ impl Carry {
     /// # Errors
     /// Something does not fit into this version's maps, or the kernel refuses.
     pub(crate) fn copy(&mut self) -> Result<(), PinError> {
-        for map in self.maps.iter().filter(|map| map.name != TARGETS) {
-            let is_flows = map.name == FLOWS;
-            map.visit(|key, value| {
-                if is_flows && self.copied.get(&key) == Some(&value) {
+        for map in self.maps.iter_mut().filter(|map| map.name != TARGETS) {
+            let mut copied = std::mem::take(&mut map.copied);
+            map.visit(|raw_key, raw_value| {
+                if copied.get(&raw_key) == Some(&raw_value) {
                     return Ok(());
                 }
+                let (key, value) = map.convert(&raw_key, &raw_value)?;
                 map.write(&key, &value, MapFlags::ANY)?;
-                if is_flows {
-                    self.copied.insert(key, value);
+                // Of the others there are few, and they are copied twice.
+                if [FLOWS, TRANSLATIONS].contains(&map.name.as_str()) {
+                    copied.insert(raw_key, raw_value);
                 }
                 Ok(())
             })?;
+            map.copied = copied;
         }
         Ok(())
     }
@@ -141,37 +144,23 @@ impl Carry {
     /// # Errors
     /// As [`Carry::copy`].
     pub(crate) fn settle(&self) -> Result<(), PinError> {
-        for map in &self.maps {
-            match map.name.as_str() {
-                FLOWS => self.settle_flows(map)?,
-                TRANSLATIONS => map.visit(|key, value| map.write(&key, &value, MapFlags::NO_EXIST))?,
-                TARGETS => {
-                    for (raw_key, raw_value) in &self.targets {
-                        let (key, value) = map.convert(raw_key, raw_value)?;
-                        map.write(&key, &value, MapFlags::ANY)?;
-                    }
-                }
-                _ => {}
+        // First: clients wait for them.
+        if let Some(map) = self.map(TARGETS) {
+            for (raw_key, raw_value) in &self.targets {
+                let (key, value) = map.convert(raw_key, raw_value)?;
+                map.write(&key, &value, MapFlags::ANY)?;
             }
         }
-        Ok(())
-    }
-
-    fn settle_flows(&self, map: &Carried) -> Result<(), PinError> {
-        map.visit(|key, last| {
-            let copied = self.copied.get(&key);
-            if copied == Some(&last) {
-                return Ok(());
-            }
-            let now = map.to.lookup(&key, MapFlags::ANY).map_err(|error| map.refused("read", error))?;
-            let settled = match (now, copied) {
-                (None, _) => Some(last),
-                (Some(now), Some(copied)) => settle::flow(&now, copied, &last),
-                // It began with this version's programs, as far as they know.
-                (Some(_), None) => None,
-            };
-            settled.map_or(Ok(()), |flow| map.write(&key, &flow, MapFlags::ANY))
-        })
+        if let Some(map) = self.map(TRANSLATIONS) {
+            map.visit(|raw_key, raw_value| {
+                if map.copied.get(&raw_key) == Some(&raw_value) {
+                    return Ok(());
+                }
+                let (key, value) = map.convert(&raw_key, &raw_value)?;
+                map.write(&key, &value, MapFlags::NO_EXIST)
+            })?;
+        }
+        self.map(FLOWS).map_or(Ok(()), settle_flows)
     }
 
     /// Entries that the former's flow table has room for.
@@ -182,6 +171,25 @@ impl Carry {
     fn map(&self, name: &str) -> Option<&Carried> {
         self.maps.iter().find(|map| map.name == name)
     }
+}
+
+fn settle_flows(map: &Carried) -> Result<(), PinError> {
+    map.visit(|raw_key, raw_last| {
+        let copied = map.copied.get(&raw_key);
+        if copied == Some(&raw_last) {
+            return Ok(());
+        }
+        let (key, last) = map.convert(&raw_key, &raw_last)?;
+        let copied = copied.and_then(|raw_copied| map.value.convert(raw_copied));
+        let now = map.to.lookup(&key, MapFlags::ANY).map_err(|error| map.refused("read", error))?;
+        let settled = match (now, copied) {
+            (None, _) => Some(last),
+            (Some(now), Some(copied)) => settle::flow(&now, &copied, &last),
+            // It began with this version's programs, as far as they know.
+            (Some(_), None) => None,
+        };
+        settled.map_or(Ok(()), |flow| map.write(&key, &flow, MapFlags::ANY))
+    })
 }
 
 impl Carried {
@@ -197,7 +205,7 @@ impl Carried {
             return Err(unlike());
         }
         let (key, value) = ways(&from, &to).ok_or_else(unlike)?;
-        Ok(Some(Self { name, from, to, key, value }))
+        Ok(Some(Self { name, from, to, key, value, copied: Content::new() }))
     }
 
     fn convert(&self, key: &[u8], value: &[u8]) -> Result<(Vec<u8>, Vec<u8>), PinError> {
@@ -208,10 +216,10 @@ impl Carried {
         })
     }
 
-    /// The former's content, as this version has it. Entries may be visited twice while programs take others out.
+    /// The former's content. Entries may be visited twice while programs take others out.
     fn visit(&self, mut visit: impl FnMut(Vec<u8>, Vec<u8>) -> Result<(), PinError>) -> Result<(), PinError> {
         self.from.keys().try_for_each(|key| match self.read(&key)? {
-            Some(value) => self.convert(&key, &value).and_then(|(key, value)| visit(key, value)),
+            Some(value) => visit(key, value),
             None => Ok(()),
         })
     }
