@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use weir_testkit::Container;
-use weir_testkit::packet::{Frame, fix_ipv4_checksum};
+use weir_testkit::packet::Frame;
 
 use crate::link::Link;
 
@@ -24,8 +24,9 @@ const FIRST_PORT: u16 = 10_000;
 const FIRST_HOST: u8 = 100;
 /// Where the frame's fields are: Ethernet, an IPv4 header without options, UDP.
 const IP: usize = 14;
+const IP_BYTES: usize = 20;
 const SOURCE_LAST_BYTE: usize = IP + 15;
-const SOURCE_PORT: usize = IP + 20;
+const SOURCE_PORT: usize = IP + IP_BYTES;
 const UDP_CHECKSUM: usize = SOURCE_PORT + 6;
 
 /// Sends from one container to another as if from many clients.
@@ -88,7 +89,12 @@ fn address(frame: &mut [u8], number: u32) -> Result<()> {
     let port = FIRST_PORT + (number % PORTS) as u16;
     frame[SOURCE_LAST_BYTE] = host;
     frame[SOURCE_PORT..SOURCE_PORT + 2].copy_from_slice(&port.to_be_bytes());
-    fix_ipv4_checksum(frame, IP);
+    let header = frame.get_mut(IP..IP + IP_BYTES).context("the frame is shorter than its header")?;
+    header[10..12].fill(0);
+    let sum: u32 = header.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let checksum = !((folded & 0xffff) + (folded >> 16)) as u16;
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
     Ok(())
 }
 
