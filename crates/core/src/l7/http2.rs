@@ -282,7 +282,9 @@ impl Parser for Http2 {
             return; // nothing more is lost than was
         }
         let capture = match (gap, way.doubt) {
-            (Some(gap), _) => capture_of(gap),
+            // Also where packets were only cut: in what is missing, frames of any stream began and
+            // ended, so no size is known any more.
+            (Some(_), _) => Capture::Gap,
             (None, Capture::Complete) => Capture::Truncated,
             (None, doubt) => doubt,
         };

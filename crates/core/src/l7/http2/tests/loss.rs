@@ -54,6 +54,25 @@ fn a_hole_in_content_keeps_everything() {
     }
 }
 
+/// What was not copied of one frame only adds to its length. Over several, nobody knows
+/// whose content is missing, and so no size.
+#[test]
+fn sizes_are_told_as_whole_only_where_what_was_cut_is_of_one_frame() {
+    let content = [data(1, 0, &[b'x'; 1_000]), data(1, 0, &[b'x'; 1_000]), data(1, LAST, b"end")].concat();
+    let head = headers(1, 0, &[added(":status", "200")]);
+    for (cut, expected) in [(100..900, "GET /1 200 -/2003 truncated"), (100..1_100, "GET /1 200 -/1000 gap")]
+    {
+        let mut played = Played::new(&PROTOCOL);
+        played
+            .turns(&dialogue([ask(get(1, "/1"))]))
+            .data(TO_CLIENT, &[&head[..], &content[..cut.start]].concat())
+            .gap(TO_CLIENT, cut.len() as u64, Gap::Cut)
+            .data(TO_CLIENT, &content[cut.end..])
+            .finish(End::Fin);
+        assert_eq!(lines(&played.exchanges), [expected], "{cut:?}");
+    }
+}
+
 #[test]
 fn a_hole_in_fields_costs_what_was_said_before() {
     let asked = [get(1, "/1"), headers(3, LAST, &[vec![0x82, 0x86, 0xbf, 0xbe]]), get(5, "/5")].concat();
