@@ -91,7 +91,8 @@ pub enum Capture {
     Complete,
     /// The connection was joined after its beginning, and what came before may matter.
     Midstream,
-    /// Packets were captured only in part, or a message was too long to keep. Sizes are exact.
+    /// Packets were captured only in part, or a message was too long to keep. Sizes are exact where
+    /// lengths were announced in what was seen.
     Truncated,
     /// Packets are missing.
     Gap,
