@@ -281,11 +281,14 @@ impl Parser for Http {
         times: Times,
         gap: Option<Gap>,
     ) {
-        let capture = match gap {
-            Some(Gap::Lost | Gap::NotSeen) => Capture::Gap,
-            Some(Gap::Cut) | None => Capture::Truncated,
-        };
         let reading = std::mem::replace(&mut self.reading[direction.index()], Reading::Head);
+        // In what is missing, chunks began and ended: nobody knows how long the body is.
+        let in_chunks = matches!(reading, Reading::ChunkSize | Reading::Chunk(_) | Reading::ChunkEnd);
+        let capture = match gap {
+            Some(Gap::Cut) if !in_chunks => Capture::Truncated,
+            None => Capture::Truncated,
+            Some(_) => Capture::Gap,
+        };
         self.scanned[direction.index()] = 0;
         if gap.is_some() || self.doubt == Capture::Complete {
             self.doubt = self.doubt.max(capture);

@@ -211,6 +211,25 @@ fn heads_that_are_cut_off_say_what_they_say() {
 }
 
 #[test]
+fn sizes_are_told_as_whole_only_where_what_was_cut_is_of_one_chunk() {
+    let chunk = format!("64\r\n{}\r\n", "x".repeat(100));
+    let answered =
+        format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n", chunk.repeat(3));
+    let first = answered.find("64").unwrap();
+    for (length, expected) in [(80, "GET /1 200 -/300 truncated"), (150, "GET /1 200 -/100 gap")] {
+        let cut = first + 10..first + 10 + length;
+        let mut played = Played::new(&PROTOCOL);
+        played
+            .data(TO_SERVER, b"GET /1 HTTP/1.1\r\n\r\n")
+            .data(TO_CLIENT, &answered.as_bytes()[..cut.start])
+            .gap(TO_CLIENT, length as u64, Gap::Cut)
+            .data(TO_CLIENT, &answered.as_bytes()[cut.end..])
+            .finish(End::Fin);
+        assert_eq!(lines(&played.exchanges), [expected], "{cut:?}");
+    }
+}
+
+#[test]
 fn a_connection_joined_late_begins_with_what_is_sure() {
     let mut played = Played::late(&PROTOCOL);
     played
