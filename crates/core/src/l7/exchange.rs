@@ -32,6 +32,23 @@ impl Part {
     }
 }
 
+impl From<Gap> for Capture {
+    /// How a message is marked in which that is missing.
+    fn from(gap: Gap) -> Self {
+        match gap {
+            Gap::Cut => Self::Truncated,
+            Gap::Lost | Gap::NotSeen => Self::Gap,
+        }
+    }
+}
+
+impl From<Option<Gap>> for Capture {
+    /// The same; without a gap nothing is missing.
+    fn from(gap: Option<Gap>) -> Self {
+        gap.map_or(Self::Complete, Self::from)
+    }
+}
+
 /// One request with its answer, as far as they were seen. All texts in it are
 /// redacted already.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,10 +94,7 @@ impl Exchange {
 
     /// Notes that something is missing in it.
     pub fn note_gap(&mut self, gap: Gap) {
-        self.note(match gap {
-            Gap::Cut => Capture::Truncated,
-            Gap::Lost | Gap::NotSeen => Capture::Gap,
-        });
+        self.note(gap.into());
     }
 
     /// Notes how much was seen; the worst that was noted stays.

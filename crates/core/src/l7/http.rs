@@ -258,10 +258,8 @@ impl Parser for Http {
 
     fn skipped(&mut self, cx: &mut Context<'_>, direction: Direction, skipped: Skipped) {
         self.grow(direction, skipped.time_ns, skipped.bytes, true);
-        match skipped.gap {
-            Some(Gap::Cut) => self.note(direction, Capture::Truncated),
-            Some(Gap::Lost | Gap::NotSeen) => self.note(direction, Capture::Gap),
-            None => {}
+        if let Some(gap) = skipped.gap {
+            self.note(direction, gap.into());
         }
         if skipped.cut_off {
             return; // close() tells the rest
@@ -285,9 +283,9 @@ impl Parser for Http {
         // In what is missing, chunks began and ended: nobody knows how long the body is.
         let in_chunks = matches!(reading, Reading::ChunkSize | Reading::Chunk(_) | Reading::ChunkEnd);
         let capture = match gap {
-            Some(Gap::Cut) if !in_chunks => Capture::Truncated,
+            Some(_) if in_chunks => Capture::Gap,
+            Some(gap) => gap.into(),
             None => Capture::Truncated,
-            Some(_) => Capture::Gap,
         };
         self.scanned[direction.index()] = 0;
         if gap.is_some() || self.doubt == Capture::Complete {

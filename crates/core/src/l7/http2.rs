@@ -249,8 +249,7 @@ impl Parser for Http2 {
         let (content, padding) = match way.reading {
             Reading::Header => return,
             Reading::Payload(wanted, rest) => {
-                let capture = gap.map_or(Capture::Complete, capture_of);
-                way.miss(bytes, time_ns, capture);
+                way.miss(bytes, time_ns, gap.into());
                 let seen = passed.min(wanted);
                 way.reading = Reading::Payload(wanted - seen, rest.saturating_sub(passed - seen));
                 return self.end_if_whole(cx, direction);
@@ -330,12 +329,5 @@ impl Parser for Http2 {
     fn memory_bytes(&self) -> usize {
         let ways: usize = self.ways.iter().map(Way::memory_bytes).sum();
         ways + self.told.capacity() * 4 + self.streams.len() * (size_of::<Stream>() + 1_024)
-    }
-}
-
-fn capture_of(gap: Gap) -> Capture {
-    match gap {
-        Gap::Cut => Capture::Truncated,
-        Gap::Lost | Gap::NotSeen => Capture::Gap,
     }
 }

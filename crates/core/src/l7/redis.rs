@@ -57,14 +57,6 @@ fn is_text(byte: u8) -> bool {
     byte >= 0x20 && byte != 0x7f || matches!(byte, b'\t' | b'\r' | b'\n')
 }
 
-fn capture_of(gap: Option<Gap>, without: Capture) -> Capture {
-    match gap {
-        Some(Gap::Cut) => Capture::Truncated,
-        Some(Gap::Lost | Gap::NotSeen) => Capture::Gap,
-        None => without,
-    }
-}
-
 /// A command that waits for its answer.
 struct Asked {
     command: Command,
@@ -208,7 +200,7 @@ impl Parser for Redis {
     }
 
     fn lost(&mut self, cx: &mut Context<'_>, direction: Direction, _: &[u8], _: Times, gap: Option<Gap>) {
-        let capture = capture_of(gap, self.doubt.unwrap_or(Capture::Truncated));
+        let capture = gap.map_or(self.doubt.unwrap_or(Capture::Truncated), Capture::from);
         match direction {
             Direction::ToServer => {
                 self.broken_request(cx, capture);

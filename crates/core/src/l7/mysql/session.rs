@@ -253,11 +253,3 @@ impl Session {
             + self.last_prepared.memory_bytes()
     }
 }
-
-fn capture_of(gap: Option<Gap>) -> Capture {
-    match gap {
-        Some(Gap::Cut) => Capture::Truncated,
-        Some(Gap::Lost | Gap::NotSeen) => Capture::Gap,
-        None => Capture::Complete,
-    }
-}

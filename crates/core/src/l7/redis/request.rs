@@ -136,7 +136,7 @@ impl Requests {
     pub(super) fn skipped(&mut self, skipped: Skipped) -> bool {
         let Some(open) = &mut self.open else { return false };
         open.part.grow(skipped.time_ns, skipped.bytes);
-        open.capture = open.capture.max(super::capture_of(skipped.gap, Capture::Complete));
+        open.capture = open.capture.max(skipped.gap.into());
         if skipped.cut_off {
             return false;
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Answering, Asked, CLOSED_MAX, Capture, Command, Context, Direction, Effect, Gap, Header, Kind, Login,
-    Message, Open, Part, Reading, Response, Said, Session, TEXT_BYTES_MAX, capture_of, command, handshake,
+    Message, Open, Part, Reading, Response, Said, Session, TEXT_BYTES_MAX, command, handshake,
 };
 use crate::l7::mysql::command::LAST_PREPARED;
 
@@ -13,7 +13,7 @@ impl Session {
         let Message { header, body, part, gap } = *message;
         if let Some(mut open) = self.open.take() {
             open.request.grow(part.last_ns, part.bytes);
-            open.capture = open.capture.max(capture_of(gap));
+            open.capture = open.capture.max(Capture::from(gap));
             return self.command(cx, open, header);
         }
         if self.follows(header) {
@@ -24,7 +24,7 @@ impl Session {
         let Some(said) = command::read(body, cut, self.reading()) else {
             return self.pending.lose_requests(false);
         };
-        let capture = capture_of(gap).max(capture_of(self.client_gap.take()));
+        let capture = Capture::from(gap).max(Capture::from(self.client_gap.take()));
         self.command(cx, Open { said, request: part, capture }, header);
     }
 
@@ -48,7 +48,7 @@ impl Session {
                 let command = Command::login(&login);
                 let Login { user, database } = login;
                 (self.who.user, self.who.database) = (user, database);
-                self.ask(cx, command, part, capture_of(gap), header.sequence.wrapping_add(1));
+                self.ask(cx, command, part, Capture::from(gap), header.sequence.wrapping_add(1));
             }
             None => self.pending.lose_requests(false),
         }
@@ -196,7 +196,7 @@ impl Session {
         kept: Option<&Message<'_>>,
         gap: Option<Gap>,
     ) {
-        let capture = capture_of(gap).max(Capture::Truncated);
+        let capture = Capture::from(gap).max(Capture::Truncated);
         // A file, or an authentication, goes on with the command in front.
         let mut inside = self.followed.is_some() || self.file_open;
         if let Some(open) = self.open.take() {

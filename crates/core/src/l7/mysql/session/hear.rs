@@ -2,7 +2,7 @@
 
 use super::{
     Agreed, Answer, Answering, Asked, Capabilities, Capture, Context, Direction, Effect, Gap, Heard, Kind,
-    Message, Part, Progress, Session, capture_of, handshake, wire,
+    Message, Part, Progress, Session, handshake, wire,
 };
 
 impl Session {
@@ -71,7 +71,7 @@ impl Session {
         }
         heard.next = header.sequence.wrapping_add(1);
         heard.response.grow(part.last_ns, part.bytes);
-        heard.capture = heard.capture.max(capture_of(gap));
+        heard.capture = heard.capture.max(Capture::from(gap));
         let continues = std::mem::replace(&mut heard.continued, header.is_continued());
         if continues {
             return;
@@ -165,7 +165,7 @@ impl Session {
     }
 
     pub(in crate::l7::mysql) fn server_lost(&mut self, cx: &mut Context<'_>, gap: Option<Gap>) {
-        let capture = capture_of(gap).max(Capture::Truncated);
+        let capture = Capture::from(gap).max(Capture::Truncated);
         let answering = std::mem::replace(&mut self.answering, Answering::Adrift);
         let begun = match answering {
             Answering::Answer(mut heard) if heard.paired => {
@@ -177,7 +177,7 @@ impl Session {
         for (index, asked) in self.pending.lose_answers().into_iter().enumerate() {
             match &begun {
                 Some(heard) if index == 0 => self.broken_off(cx, &asked, heard),
-                _ => self.no_answer(cx, &Asked { capture: asked.capture.max(capture_of(gap)), ..asked }),
+                _ => self.no_answer(cx, &Asked { capture: asked.capture.max(Capture::from(gap)), ..asked }),
             }
         }
         self.text_bytes = 0;
