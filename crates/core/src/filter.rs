@@ -101,6 +101,13 @@ impl Filter {
             _ => None,
         })
     }
+
+    /// Takes them out: what is left matches wherever it was seen.
+    pub fn take_interface_globs(&mut self) -> Vec<NamePattern> {
+        let globs = self.interface_globs().cloned().collect();
+        self.wanted.retain(|group| !group.iter().any(|one| matches!(one, Criterion::Interface(_))));
+        globs
+    }
 }
 
 /// What flows, packets and requests have in common.

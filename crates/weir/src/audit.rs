@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use weir_core::filter::Filter;
+use weir_core::filter::{Filter, NamePattern};
 use weir_core::flow::FlowKey;
 use weir_core::l7::{Engine, Found, Limits, Tally};
 use weir_core::reveal::Reveal;
@@ -36,10 +36,9 @@ const BATCHES_QUEUED: usize = 64;
 /// What keeps it from starting or going on; see [`Error`].
 pub fn run(arguments: &AuditArgs) -> Result<ExitCode, Error> {
     let requests = arguments.requests();
-    let filter = compile(requests)?;
+    let (filter, interfaces) = compile(requests)?;
     kernel_release::check()?;
     let host = &requests.host;
-    let interfaces: Vec<_> = requests.filters.compile(Timestamp::now())?.interface_globs().cloned().collect();
     // These are about programs and a reader of its own; the weir that runs has them already.
     let shares = interfaces.is_empty() && requests.reveal.is_empty() && requests.payload.is_default();
     if shares
@@ -79,7 +78,7 @@ pub(crate) fn observer_for(
     out: Box<dyn Write + Send>,
 ) -> Result<Observer, Error> {
     let requests = arguments.requests();
-    let outlet = requests.output.outlet_to(compile(requests)?, zone, color, out);
+    let outlet = requests.output.outlet_to(compile(requests)?.0, zone, color, out);
     Ok(Observer::of_requests(summed_up(outlet, arguments), requests.for_))
 }
 
@@ -90,8 +89,8 @@ fn summed_up(outlet: Outlet, arguments: &AuditArgs) -> Outlet {
     }
 }
 
-/// Checks the filters.
-fn compile(requests: &RequestsArgs) -> Result<Filter, Error> {
+/// Checks the filters: which requests are shown, and at which interfaces they are looked for.
+fn compile(requests: &RequestsArgs) -> Result<(Filter, Vec<NamePattern>), Error> {
     let filters = &requests.filters;
     if !filters.state.is_empty() || !filters.not_state.is_empty() {
         return Err(Error::Usage("--state is about flows: requests have none".to_owned()));
@@ -103,12 +102,11 @@ fn compile(requests: &RequestsArgs) -> Result<Filter, Error> {
         ));
     }
     let now = Timestamp::now();
+    let mut filter = filters.compile(now)?;
     // Interfaces say where to watch, and nothing of what is seen there.
-    let mut shown = filters.clone();
-    shown.interface.clear();
-    let mut filter = shown.compile(now)?;
+    let interfaces = filter.take_interface_globs();
     requests.audit.add_to(&mut filter, now)?;
-    Ok(filter)
+    Ok((filter, interfaces))
 }
 
 /// How payload is read.

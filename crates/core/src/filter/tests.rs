@@ -349,6 +349,10 @@ fn names_that_nobody_bears_can_be_told() {
     assert_eq!(filter.unknown_names(&known), ["nginx", "mail"]);
     let globs: Vec<_> = filter.interface_globs().map(NamePattern::as_str).collect();
     assert_eq!(globs, ["br-*"]);
+    let taken = filter.take_interface_globs();
+    assert_eq!(taken.iter().map(NamePattern::as_str).collect::<Vec<_>>(), ["br-*"]);
+    assert_eq!(filter.interface_globs().count(), 0);
+    assert_eq!(filter.container_names().collect::<Vec<_>>(), ["db", "nginx", "shop/web", "mail"]);
 }
 
 #[test]
