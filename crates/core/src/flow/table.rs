@@ -297,17 +297,12 @@ impl Table {
         Ok(())
     }
 
-    /// Takes on what was counted before this process began: its flows are known from now on, and nothing is
-    /// reported of them.
-    ///
-    /// # Errors
-    /// The source cannot be read.
-    pub fn adopt<S: EntrySource>(&mut self, source: &mut S) -> Result<(), S::Error> {
-        source.visit(&mut |key, entry| {
-            let mut row = Row::new(entry.first_ns, entry.incarnation, None);
-            row.reported_packets = counted_packets(&entry);
-            self.rows.insert(key, row);
-        })
+    /// Takes on what was counted before this process began: the flow is known from now on, and nothing is
+    /// reported of it.
+    pub fn adopt(&mut self, key: FlowKey, entry: &FlowEntry) {
+        let mut row = Row::new(entry.first_ns, entry.incarnation, None);
+        row.reported_packets = counted_packets(entry);
+        self.rows.insert(key, row);
     }
 
     /// Reports every flow that lives, once more, without an effect on what is reported later; and sums over all

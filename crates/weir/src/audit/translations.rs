@@ -20,12 +20,9 @@ pub(crate) struct Translations {
 }
 
 impl Translations {
-    /// Learns of the flows that live already.
-    ///
-    /// # Errors
-    /// The table cannot be read.
-    pub(crate) fn adopt<S: EntrySource>(&mut self, source: &mut S) -> Result<(), S::Error> {
-        source.visit(&mut |key, entry| self.learn(key.connection_id(entry.first_ns), &entry))
+    /// Learns of a flow that lives already.
+    pub(crate) fn adopt(&mut self, key: &FlowKey, entry: &FlowEntry) {
+        self.learn(key.connection_id(entry.first_ns), entry);
     }
 
     /// Learns from what is told of a flow.

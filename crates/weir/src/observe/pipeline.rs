@@ -66,10 +66,11 @@ impl Pipeline {
             clock: Clock::new(jiff::Timestamp::now(), monotonic_now_ns()),
         };
         let mut source = KernelTable(source);
-        let mut table = Table::default();
-        table.adopt(&mut source)?;
-        let mut translations = Translations::default();
-        translations.adopt(&mut source)?;
+        let (mut table, mut translations) = (Table::default(), Translations::default());
+        source.visit(&mut |key, entry| {
+            table.adopt(key, &entry);
+            translations.adopt(&key, &entry);
+        })?;
         Ok(Self {
             source,
             next_sweep: (!table.is_empty()).then(|| Instant::now() + SWEEP_INTERVAL),

@@ -251,7 +251,7 @@ fn a_container_that_is_gone_keeps_its_name() {
 fn what_an_earlier_process_counted_is_known_and_not_told() {
     let (mut table, mut kernel) = (Table::default(), Kernel::default());
     kernel.0.insert(key(1), entry(SECOND_NS, FlowState::Established, 5));
-    table.adopt(&mut kernel).unwrap();
+    kernel.visit(&mut |key, entry| table.adopt(key, &entry)).unwrap();
     let before = table.sums(&mut kernel).unwrap();
     assert_eq!(before.counted.packets, 5);
     let sweep = |table: &mut Table, kernel: &mut Kernel, now_ns| {
