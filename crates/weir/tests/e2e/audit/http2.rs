@@ -3,7 +3,7 @@
 use std::fs::File;
 
 use serde_json::Value;
-use weir_testkit::{Topology, require_root};
+use weir_testkit::{Namespace, Topology, require_root};
 
 use super::servers::Server;
 use super::{assert_complete, audit};
@@ -57,46 +57,41 @@ fn assert_little_was_read(run: &Run, bodies: u64) {
     assert!(read + left_out > bodies && left_out < bodies, "{read} bytes read, {left_out} left out");
 }
 
-#[test]
-fn root_a_big_download_costs_the_heads_of_its_frames() {
-    require_root!();
-    const BODY: u64 = 200_000_003;
+/// Has `ask` download so many bodies of that size from a namespace and a URL.
+#[track_caller]
+fn assert_downloads_are_told(body_bytes: u64, times: usize, ask: impl FnOnce(&Namespace, &str)) {
     let topology = Topology::with_containers(&["web", "shop"]);
     let (web, shop) = (topology.container("web"), topology.container("shop"));
     let server = Server::nghttpd(web.namespace(), web.ipv4());
-    File::create(server.folder.path().join("big")).unwrap().set_len(BODY).unwrap();
+    File::create(server.folder.path().join("big")).unwrap().set_len(body_bytes).unwrap();
     let weir = audit(topology.host(), &["--payload-ring", "64MiB"]);
-    let url = format!("http://{}/big", server.address);
-    let mut curl = shop.namespace().command("curl");
+    ask(shop.namespace(), &format!("http://{}/big", server.address));
+    let run = weir.finish();
+    assert_eq!(bodies(&run), vec![("/big", body_bytes); times]);
+    assert_complete(&run);
+    assert_little_was_read(&run, times as u64 * body_bytes);
+    server.stop();
+}
+
+#[test]
+fn root_a_big_download_costs_the_heads_of_its_frames() {
+    require_root!();
     // Until the kernel is told what it need not copy, it copies all: not too much of it, also where the
     // machine is busy.
-    curl.args(["-sS", "--http2-prior-knowledge", "--limit-rate", "100M", "-o", "/dev/null", &url]);
-    let asked = curl.output().unwrap();
-    assert!(asked.status.success(), "{asked:?}");
-    let run = weir.finish();
-    assert_eq!(bodies(&run), [("/big", BODY)]);
-    assert_complete(&run);
-    assert_little_was_read(&run, BODY);
-    server.stop();
+    let paced = ["-sS", "--http2-prior-knowledge", "--limit-rate", "100M", "-o", "/dev/null"];
+    assert_downloads_are_told(200_000_003, 1, |shop, url| {
+        let asked = shop.command("curl").args(paced).arg(url).output().unwrap();
+        assert!(asked.status.success(), "{asked:?}");
+    });
 }
 
 /// Many at a time, on one connection: frames of all of them stand between each other.
 #[test]
 fn root_downloads_at_once_are_told_apart() {
     require_root!();
-    const BODY: u64 = 50_000_003;
-    let topology = Topology::with_containers(&["web", "shop"]);
-    let (web, shop) = (topology.container("web"), topology.container("shop"));
-    let server = Server::nghttpd(web.namespace(), web.ipv4());
-    File::create(server.folder.path().join("big")).unwrap().set_len(BODY).unwrap();
-    let weir = audit(topology.host(), &["--payload-ring", "64MiB"]);
-    let url = format!("http://{}/big", server.address);
-    let load = shop.namespace().command("h2load").args(["-n", "12", "-c", "1", "-m", "6", &url]).output();
-    let said = String::from_utf8(load.unwrap().stdout).unwrap();
-    assert!(said.contains("12 succeeded"), "{said}");
-    let run = weir.finish();
-    assert_eq!(bodies(&run), [("/big", BODY); 12]);
-    assert_complete(&run);
-    assert_little_was_read(&run, 12 * BODY);
-    server.stop();
+    assert_downloads_are_told(50_000_003, 12, |shop, url| {
+        let load = shop.command("h2load").args(["-n", "12", "-c", "1", "-m", "6", url]).output();
+        let said = String::from_utf8(load.unwrap().stdout).unwrap();
+        assert!(said.contains("12 succeeded"), "{said}");
+    });
 }
