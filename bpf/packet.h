@@ -1,29 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/*
- * From bytes to a flow key: a cursor that checks, advances and hands out one
- * header at a time. It reads the linear part of a packet in place and never
- * copies; headers that lie outside it are rare, and pulled in.
- */
+/* From bytes to a flow key: the link layer, IP, the transport header. */
 #ifndef WEIR_PACKET_H
 #define WEIR_PACKET_H
 
+#include "cursor.h"
+#include "ip.h"
 #include "maps.h"
 #include "wire.h"
 
 /* Two tags are QinQ; nothing on a container host carries more. */
 #define VLAN_TAGS_MAX 2
-/* RFC 8200 names five extension headers that stand before the payload, one of
- * them possibly twice. */
-#define EXTENSION_HEADERS_MAX 6
-/* All of a packet's headers, the link layer's included. */
-#define HEADERS_BYTES_MAX 1024
-
-/* Beside 0 (a flow key was found) and the reasons of enum tally_reason. */
-#define PARSE_SHORT -1
-
-/* Always 0, but the verifier does not know: what it is added to is any number
- * to it, and paths that differ in that number only are one path again. */
-volatile __u32 zero = 0;
 
 /* What a packet says of itself. */
 struct packet {
@@ -44,58 +30,12 @@ struct packet {
 	__u8 ipv6;
 };
 
-struct cursor {
-	void *data;
-	void *end;
-	__u32 offset; /* from the start of the frame */
-	__u32 length; /* of the frame; more than end - data when it is not linear */
-};
-
-/* What both versions of IP say, each in its way. */
-struct ip_layer {
-	__be64 source[2];
-	__be64 destination[2];
-	__u32 end; /* of the IP packet within the frame, which may be padded */
-	__u32 fragment_id;
-	__u16 fragment_offset; /* in 8 bytes; 0 and no more fragments: not a fragment */
-	__u16 more_fragments;
-	__u8 protocol;
-	bool quoted; /* in an ICMP error: it may be cut anywhere */
-};
-
 /* What the transport header, or the first fragment's, gives to the flow key. */
 struct ports {
 	__u16 source;
 	__u16 destination;
 	__u8 icmp_type;
 };
-
-/* The next `size` bytes, or NULL with *result saying which kind of end it is. */
-static __always_inline void *cursor_take(struct cursor *cursor, __u32 size, int *result)
-{
-	__u32 offset = cursor->offset;
-	void *at;
-
-	/* Compared and added must be one register: verifiers to Linux 6.1 know no bounds
-	 * of a number that was on the stack in between. */
-	asm volatile("" : "+r"(offset));
-	if (offset > HEADERS_BYTES_MAX - size) {
-		*result = TALLY_HEADERS_TOO_DEEP;
-		return NULL;
-	}
-	at = cursor->data + offset;
-	if (at + size > cursor->end) {
-		*result = offset + size > cursor->length ? TALLY_TRUNCATED : PARSE_SHORT;
-		return NULL;
-	}
-	cursor->offset = offset + size;
-	return at;
-}
-
-static __always_inline __be64 ipv4_mapped(__be32 address)
-{
-	return bpf_cpu_to_be64(0xffff00000000ULL | bpf_ntohl(address));
-}
 
 static __always_inline void packet_key_set(struct packet *packet, const struct ip_layer *ip, const struct ports *ports)
 {
@@ -292,109 +232,6 @@ static __always_inline int packet_parse_transport(struct cursor *cursor, struct 
 		packet_remember_fragment(ip, &ports);
 	packet_key_set(packet, ip, &ports);
 	return 0;
-}
-
-/* Where an IP packet of `length` bytes that begins at `start` ends in its
- * frame. Segmentation-offload packets beyond 64 KiB have no length of their own
- * (BIG TCP; Linux 5.19 for IPv6, 6.3 for IPv4). A quote ends where its frame does. */
-static __always_inline __u32 packet_ip_end(const struct cursor *cursor, __u32 start, __u32 length, bool no_length,
-					   bool quoted)
-{
-	if (quoted || (no_length && cursor->length - start > 0xffff))
-		return cursor->length;
-	return start + length;
-}
-
-static __always_inline int packet_parse_ipv4(struct cursor *cursor, struct ip_layer *ip)
-{
-	__u32 start = cursor->offset, header_bytes, total_bytes, fragment;
-	struct ipv4_header *header;
-	int result = 0;
-
-	header = cursor_take(cursor, sizeof(*header), &result);
-	if (!header)
-		return result;
-	header_bytes = (header->version_ihl & 0x0f) * 4;
-	if (header->version_ihl >> 4 != 4 || header_bytes < sizeof(*header))
-		return TALLY_MALFORMED;
-	cursor->offset += header_bytes - sizeof(*header);
-
-	total_bytes = bpf_ntohs(header->total_length);
-	ip->end = packet_ip_end(cursor, start, total_bytes, !total_bytes, ip->quoted);
-	if (ip->end < start + header_bytes)
-		return TALLY_MALFORMED;
-	if (ip->end > cursor->length)
-		return TALLY_TRUNCATED;
-
-	ip->source[0] = 0;
-	ip->source[1] = ipv4_mapped(header->source);
-	ip->destination[0] = 0;
-	ip->destination[1] = ipv4_mapped(header->destination);
-	ip->protocol = header->protocol;
-	fragment = bpf_ntohs(header->fragment);
-	ip->fragment_offset = fragment & 0x1fff;
-	ip->more_fragments = fragment & 0x2000;
-	ip->fragment_id = bpf_ntohs(header->id);
-	return 0;
-}
-
-static __always_inline int packet_parse_ipv6(struct cursor *cursor, struct ip_layer *ip)
-{
-	struct ipv6_extension_header *extension;
-	struct ipv6_fragment_header *fragment;
-	__u32 start = cursor->offset, payload_bytes, offset_flags;
-	struct ipv6_header *header;
-	int result = 0;
-	__u8 next;
-
-	header = cursor_take(cursor, sizeof(*header), &result);
-	if (!header)
-		return result;
-	if (bpf_ntohl(header->version_class_label) >> 28 != 6)
-		return TALLY_MALFORMED;
-	ip->source[0] = header->source[0];
-	ip->source[1] = header->source[1];
-	ip->destination[0] = header->destination[0];
-	ip->destination[1] = header->destination[1];
-
-	payload_bytes = bpf_ntohs(header->payload_length);
-	ip->end = packet_ip_end(cursor, start, sizeof(*header) + payload_bytes, !payload_bytes, ip->quoted);
-	if (ip->end > cursor->length)
-		return TALLY_TRUNCATED;
-
-	next = header->next_header;
-	for (int i = 0; i <= EXTENSION_HEADERS_MAX; i++) {
-		ip->protocol = next;
-		switch (next) {
-		case PROTOCOL_FRAGMENT:
-			fragment = cursor_take(cursor, sizeof(*fragment), &result);
-			if (!fragment)
-				return result;
-			offset_flags = bpf_ntohs(fragment->offset_flags);
-			ip->fragment_offset = offset_flags >> 3;
-			ip->more_fragments = offset_flags & 0x0001;
-			ip->fragment_id = bpf_ntohl(fragment->id);
-			ip->protocol = next = fragment->next_header;
-			if (ip->fragment_offset)
-				return 0;
-			break;
-		case PROTOCOL_HOP_BY_HOP:
-		case PROTOCOL_ROUTING:
-		case PROTOCOL_DESTINATION_OPTIONS:
-		case PROTOCOL_MOBILITY:
-		case PROTOCOL_AUTHENTICATION:
-			extension = cursor_take(cursor, sizeof(*extension), &result);
-			if (!extension)
-				return result;
-			cursor->offset += extension->length * (next == PROTOCOL_AUTHENTICATION ? 4 : 8);
-			next = extension->next_header;
-			break;
-		default:
-			return 0;
-		}
-		cursor->offset += zero;
-	}
-	return TALLY_HEADERS_TOO_DEEP;
 }
 
 /* The link layer: an Ethernet header with its tags, or, on devices without one,
