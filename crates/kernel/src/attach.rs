@@ -30,7 +30,7 @@ use crate::pins::PinError;
 
 pub use clsact::PRIORITY as CLSACT_PRIORITY;
 pub use pinned::remove_pinned;
-pub(crate) use pinned::remove_pins_of_gone;
+pub(crate) use pinned::{are_without_ethernet, remove_pins_of_gone};
 pub use rehearsal::rehearse;
 pub use survey::{AttachedProgram, Owner, Removal, remove_ours, survey, survey_all};
 
@@ -84,6 +84,12 @@ pub enum AttachError {
     NotPermitted {
         /// What was tried, as in "cannot ...".
         action: String,
+    },
+    /// The device has no link layer, and the programs for such are not loaded.
+    #[error("{interface} is a device without Ethernet, and the programs for such are not loaded")]
+    WithoutEthernet {
+        /// Name of the interface.
+        interface: String,
     },
     /// TCX was asked for, and the kernel has none.
     #[error("this kernel has no TCX (Linux 6.6 and newer have it); attach with clsact")]
@@ -167,37 +173,41 @@ enum Chain {
     Pinned(Arc<Pinned>),
 }
 
+/// Those that are loaded.
 #[derive(Debug)]
-struct Programs {
-    ingress: OwnedFd,
-    egress: OwnedFd,
-    ingress_ip: OwnedFd,
-    egress_ip: OwnedFd,
-}
+struct Programs(Vec<(ProgramName, OwnedFd)>);
 
 impl Programs {
-    fn duplicate<'a>(program: impl Fn(ProgramName) -> BorrowedFd<'a>) -> Result<Self, AttachError> {
-        let duplicate = |hook, ethernet| {
-            let fd = program(ProgramName { hook, ethernet });
-            fd.try_clone_to_owned()
-                .map_err(|error| AttachError::new("duplicate the programs' descriptors", error))
-        };
-        Ok(Programs {
-            ingress: duplicate(Hook::Ingress, true)?,
-            egress: duplicate(Hook::Egress, true)?,
-            ingress_ip: duplicate(Hook::Ingress, false)?,
-            egress_ip: duplicate(Hook::Egress, false)?,
-        })
+    fn duplicate<'a>(program: impl Fn(ProgramName) -> Option<BorrowedFd<'a>>) -> Result<Self, AttachError> {
+        let loaded = ProgramName::ALL.into_iter().filter_map(|name| Some((name, program(name)?)));
+        loaded
+            .map(|(name, fd)| Ok((name, fd.try_clone_to_owned()?)))
+            .collect::<io::Result<_>>()
+            .map(Self)
+            .map_err(|error| AttachError::new("duplicate the programs' descriptors", error))
     }
 
-    fn get(&self, name: ProgramName) -> BorrowedFd<'_> {
-        match (name.hook, name.ethernet) {
-            (Hook::Ingress, true) => self.ingress.as_fd(),
-            (Hook::Egress, true) => self.egress.as_fd(),
-            (Hook::Ingress, false) => self.ingress_ip.as_fd(),
-            (Hook::Egress, false) => self.egress_ip.as_fd(),
-        }
+    fn get(&self, name: ProgramName) -> Option<BorrowedFd<'_>> {
+        self.0.iter().find(|(loaded, _)| *loaded == name).map(|(_, fd)| fd.as_fd())
     }
+
+    /// The two for a device, one a hook.
+    fn both(&self, ifindex: u32, ethernet: bool) -> Result<[Program<'_>; 2], AttachError> {
+        let program = |hook| {
+            let name = ProgramName { hook, ethernet };
+            let interface = || interface_name(ifindex);
+            let fd = self.get(name).ok_or_else(|| AttachError::WithoutEthernet { interface: interface() })?;
+            Ok(Program { name, fd })
+        };
+        Ok([program(Hook::Ingress)?, program(Hook::Egress)?])
+    }
+}
+
+/// One that is loaded.
+#[derive(Clone, Copy)]
+struct Program<'a> {
+    name: ProgramName,
+    fd: BorrowedFd<'a>,
 }
 
 impl Attacher {
@@ -211,7 +221,7 @@ impl Attacher {
     /// The descriptors cannot be duplicated, or what was left cannot be removed.
     pub fn new<'a>(
         method: Method,
-        program: impl Fn(ProgramName) -> BorrowedFd<'a>,
+        program: impl Fn(ProgramName) -> Option<BorrowedFd<'a>>,
     ) -> Result<Self, AttachError> {
         let programs = Programs::duplicate(program)?;
         let chain = match method {
@@ -253,30 +263,24 @@ impl Attacher {
     /// header.
     ///
     /// # Errors
-    /// [`AttachError::Gone`] when there is no such interface (any more); otherwise what the kernel refused.
+    /// [`AttachError::Gone`] when there is no such interface (any more); [`AttachError::WithoutEthernet`] when the
+    /// programs for it are not loaded; otherwise what the kernel refused.
     pub fn attach(&self, ifindex: u32, ethernet: bool) -> Result<Attachment, AttachError> {
+        let programs = self.programs.both(ifindex, ethernet)?;
         let held = match &self.chain {
-            Chain::Tcx => Held::Tcx {
-                _ingress: link(&self.programs, ifindex, ProgramName { hook: Hook::Ingress, ethernet })?,
-                _egress: link(&self.programs, ifindex, ProgramName { hook: Hook::Egress, ethernet })?,
-            },
-            Chain::Pinned(pinned) => {
-                Held::Pinned { _attached: pinned.attach(ifindex, ethernet, &self.programs)? }
+            Chain::Tcx => {
+                let [ingress, egress] = programs;
+                Held::Tcx { _ingress: link(ifindex, ingress)?, _egress: link(ifindex, egress)? }
             }
-            Chain::Clsact(clsact) => {
-                let programs = [Hook::Ingress, Hook::Egress].map(|hook| {
-                    let name = ProgramName { hook, ethernet };
-                    (hook, name.to_string(), self.programs.get(name))
-                });
-                Held::Clsact { _filters: clsact.attach(ifindex, programs)? }
-            }
+            Chain::Pinned(pinned) => Held::Pinned { _attached: pinned.attach(ifindex, programs)? },
+            Chain::Clsact(clsact) => Held::Clsact { _filters: clsact.attach(ifindex, programs)? },
         };
         Ok(Attachment { _held: held })
     }
 }
 
-fn link(programs: &Programs, ifindex: u32, name: ProgramName) -> Result<Link, AttachError> {
-    tcx::attach(programs.get(name), ifindex, name.hook).map_err(|error| {
+fn link(ifindex: u32, Program { name, fd }: Program<'_>) -> Result<Link, AttachError> {
+    tcx::attach(fd, ifindex, name.hook).map_err(|error| {
         if error.raw_os_error() == Some(libc::EINVAL) && matches!(tcx::is_supported(), Ok(false)) {
             return AttachError::NoTcx;
         }

@@ -16,6 +16,7 @@ use weir_core::loss::EventLosses;
 use load::{load_pinned, open, with_log};
 
 use crate::abi::VERSION;
+use crate::attach;
 use crate::carry::Carry;
 use crate::flows::FlowTable;
 use crate::payloads::{Captures, PayloadConsumer, PayloadListener};
@@ -42,6 +43,9 @@ pub struct Options {
     /// Packets between two containers of one bridge go past bridge and stack. Only
     /// with `redirects`, which know where containers are.
     pub accelerate: bool,
+    /// Also load the programs for devices without a link layer (tun, WireGuard, IP tunnels). State that is taken over with
+    /// such programs at work has them in any case.
+    pub without_ethernet: bool,
 }
 
 /// How payload is copied.
@@ -71,6 +75,11 @@ impl ProgramName {
         Self { hook: Hook::Ingress, ethernet: false },
         Self { hook: Hook::Egress, ethernet: false },
     ];
+
+    /// By the function's name in C.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.to_string() == name)
+    }
 }
 
 impl fmt::Display for ProgramName {
@@ -148,7 +157,8 @@ impl Datapath {
     }
 
     fn prepare(options: &Options, owned: &mut Owned) -> Result<(VethSkel<'static>, Vec<Carry>), PinError> {
-        let skeleton = load_pinned(options, owned)?;
+        let without_ethernet = options.without_ethernet || attach::are_without_ethernet(owned)?;
+        let skeleton = load_pinned(&Options { without_ethernet, ..options.clone() }, owned)?;
         let mut carries = Vec::new();
         for Former { path, version, .. } in owned.formers() {
             let maps = skeleton.object().maps();
@@ -217,16 +227,17 @@ impl Datapath {
         self.skeleton.maps.flows.max_entries()
     }
 
-    /// The descriptor of one program.
+    /// The descriptor of one program. `None`: it is not loaded; see [`Options::without_ethernet`].
     #[must_use]
-    pub fn program(&self, name: ProgramName) -> BorrowedFd<'_> {
+    pub fn program(&self, name: ProgramName) -> Option<BorrowedFd<'_>> {
         let programs = &self.skeleton.progs;
-        match (name.hook, name.ethernet) {
-            (Hook::Ingress, true) => programs.weir_ingress.as_fd(),
-            (Hook::Egress, true) => programs.weir_egress.as_fd(),
-            (Hook::Ingress, false) => programs.weir_ingress_ip.as_fd(),
-            (Hook::Egress, false) => programs.weir_egress_ip.as_fd(),
-        }
+        let program = match (name.hook, name.ethernet) {
+            (Hook::Ingress, true) => &programs.weir_ingress,
+            (Hook::Egress, true) => &programs.weir_egress,
+            (Hook::Ingress, false) => &programs.weir_ingress_ip,
+            (Hook::Egress, false) => &programs.weir_egress_ip,
+        };
+        program.autoload().then(|| program.as_fd())
     }
 
     /// The flow table and the tallies.

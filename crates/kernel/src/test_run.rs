@@ -27,7 +27,7 @@ impl Datapath {
     /// in the network namespace of the calling thread.
     ///
     /// # Errors
-    /// No such device, a frame that is too short or too long, a missing privilege.
+    /// No such device, a program that is not loaded, a frame that is too short or too long, a missing privilege.
     pub fn test_run(
         &self,
         program: ProgramName,
@@ -35,7 +35,8 @@ impl Datapath {
         frame: &[u8],
         repeat: u32,
     ) -> io::Result<TestRun> {
-        test_run(&self.program(program), ifindex, frame, repeat)
+        let program = self.program(program).ok_or(io::ErrorKind::NotFound)?;
+        test_run(&program, ifindex, frame, repeat)
     }
 }
 

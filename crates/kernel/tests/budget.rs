@@ -33,8 +33,14 @@ fn info(program: BorrowedFd<'_>) -> libbpf_sys::bpf_prog_info {
 }
 
 const AUDIT: AuditOptions = AuditOptions { ring_bytes: 1 << 20, turn_bytes_max: Some(1 << 20) };
-const OBSERVING: Options =
-    Options { max_flows: 64, packet_events: false, audit: None, redirects: false, accelerate: false };
+const OBSERVING: Options = Options {
+    max_flows: 64,
+    packet_events: false,
+    audit: None,
+    redirects: false,
+    accelerate: false,
+    without_ethernet: true,
+};
 
 #[test]
 fn root_programs_stay_within_their_budget() {
@@ -64,7 +70,7 @@ fn measure(options: &Options, suffix: &str) {
 
 fn measure_loaded(datapath: &Datapath, suffix: &str) {
     for name in ProgramName::ALL {
-        let info = info(datapath.program(name));
+        let info = info(datapath.program(name).unwrap());
         let name = name.to_string();
         // One instruction is 8 bytes. What the verifier walked is told from Linux 5.16 on.
         let measured =
@@ -82,8 +88,8 @@ fn measure_loaded(datapath: &Datapath, suffix: &str) {
 #[test]
 fn root_programs_load_with_every_switch_on() {
     require_root!();
-    let audit = Some(AUDIT);
-    let options = Options { max_flows: 64, packet_events: true, redirects: true, accelerate: true, audit };
+    let options =
+        Options { packet_events: true, redirects: true, accelerate: true, audit: Some(AUDIT), ..OBSERVING };
     Datapath::load(&options).unwrap();
     let bpffs = Bpffs::new();
     Datapath::pinned(&options, &PinDirectory::new(bpffs.path())).unwrap();

@@ -97,6 +97,8 @@ impl Session {
             audit: plan.audit.as_ref().map(AuditPlan::options),
             redirects,
             accelerate: plan.accelerate,
+            // Which no container's interface is.
+            without_ethernet: !plan.interfaces.is_empty(),
         };
         let of_another_version = plan.pins.is_some_and(PinDirectory::is_of_another_version);
         let mut datapath = match plan.pins {

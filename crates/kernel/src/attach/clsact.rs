@@ -16,9 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use weir_core::event::Hook;
 
-use super::AttachError;
 use super::instance::{Instance, Turns, is_alive, is_pinned};
 use super::rtnetlink::{Netlink, RTM_NEWQDISC, RTM_NEWTFILTER, Refusal};
+use super::{AttachError, Program};
 use filter::{Tag, filter, program_options, qdisc, remove, remove_unused_qdisc};
 
 pub(super) use filter::{Filter, filters, interfaces};
@@ -83,6 +83,21 @@ pub(super) fn clean_all(is_dead: impl Fn(u32) -> bool) -> Result<Cleaned, Attach
     };
     clean_all()
         .map_err(|refusal| AttachError::refused("remove the filters of weirs that have ended", refusal))
+}
+
+/// The names of the programs of all filters that stay.
+pub(super) fn pinned_names() -> Result<Vec<String>, AttachError> {
+    let names = || {
+        let mut netlink = Netlink::open()?;
+        let mut names = Vec::new();
+        for ifindex in interfaces(&mut netlink)? {
+            let filters = filters(&mut netlink, ifindex)?.into_iter();
+            let pinned = filters.filter(|filter| filter.tag().is_some_and(|tag| is_pinned(tag.instance)));
+            names.extend(pinned.filter_map(|filter| filter.program_name));
+        }
+        Ok(names)
+    };
+    names().map_err(|refusal| AttachError::refused("look at the filters that stay", refusal))
 }
 
 /// This process's filters in one network namespace.
@@ -153,7 +168,7 @@ impl Clsact {
     pub(super) fn attach(
         self: &Arc<Self>,
         ifindex: u32,
-        programs: [(Hook, String, BorrowedFd<'_>); 2],
+        programs: [Program<'_>; 2],
     ) -> Result<Filters, AttachError> {
         let mut netlink = self.netlink();
         let _turn = self.turns.take();
@@ -173,7 +188,7 @@ impl Clsact {
         netlink: &mut Netlink,
         attached: &mut Filters,
         made: bool,
-        programs: [(Hook, String, BorrowedFd<'_>); 2],
+        programs: [Program<'_>; 2],
     ) -> Result<(), AttachError> {
         let ifindex = attached.ifindex;
         let refused = |what: &str| {
@@ -187,8 +202,10 @@ impl Clsact {
             attached.qdisc_is_weirs = found.iter().filter_map(Filter::tag).any(|tag| tag.qdisc_is_weirs);
         }
         let handle = attached.tag().handle();
-        for (hook, name, program) in programs {
-            let request = filter(RTM_NEWTFILTER, ifindex, hook, handle, &program_options(&name, program));
+        for Program { name, fd } in programs {
+            let hook = name.hook;
+            let options = program_options(&name.to_string(), fd);
+            let request = filter(RTM_NEWTFILTER, ifindex, hook, handle, &options);
             netlink.change(request, NLM_F_CREATE | NLM_F_EXCL).map_err(|refusal| match refusal.errno() {
                 libc::ENOENT => AttachError::MissingInKernel { part: "cls_bpf", reason: refusal.to_string() },
                 _ => refused(&format!("attach {name} (priority {PRIORITY}) to the {hook} of"))(refusal),

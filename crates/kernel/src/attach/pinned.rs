@@ -11,16 +11,12 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use weir_core::event::Hook;
-
-use super::clsact::Clsact;
+use super::clsact::{self, Clsact};
 use super::survey::{AttachedProgram, Owner, Removal};
 use super::tcx::{self, PinnedLink};
-use super::{AttachError, Method, Programs, interface_name};
+use super::{AttachError, Method, Program, Programs, interface_name};
 use crate::datapath::ProgramName;
-use crate::pins::{self, LinkFolders, PinDirectory, PinError};
-
-const BOTH: [Hook; 2] = [Hook::Ingress, Hook::Egress];
+use crate::pins::{self, LinkFolders, Owned, PinDirectory, PinError};
 
 /// The links and filters of one network namespace that stay.
 #[derive(Debug)]
@@ -64,38 +60,28 @@ impl Pinned {
     pub(super) fn attach(
         self: &Arc<Self>,
         ifindex: u32,
-        ethernet: bool,
-        programs: &Programs,
+        programs: [Program<'_>; 2],
     ) -> Result<Attached, AttachError> {
-        let names = BOTH.map(|hook| ProgramName { hook, ethernet });
         if !self.held().contains(&ifindex) {
             match self.method {
-                Method::Tcx => self.pin_links(ifindex, names, programs)?,
-                Method::Clsact => {
-                    let programs = names.map(|name| (name.hook, name.to_string(), programs.get(name)));
-                    // The filters stay when this goes, as their number says.
-                    drop(self.clsact.attach(ifindex, programs)?);
-                }
+                Method::Tcx => self.pin_links(ifindex, programs)?,
+                // The filters stay when this goes, as their number says.
+                Method::Clsact => drop(self.clsact.attach(ifindex, programs)?),
             }
             self.held().insert(ifindex);
         }
-        let files = names.map(|name| self.file(ifindex, name));
+        let files = programs.map(|program| self.file(ifindex, program.name));
         Ok(Attached { pinned: Arc::clone(self), ifindex, files })
     }
 
-    fn pin_links(
-        &self,
-        ifindex: u32,
-        names: [ProgramName; 2],
-        programs: &Programs,
-    ) -> Result<(), AttachError> {
+    fn pin_links(&self, ifindex: u32, programs: [Program<'_>; 2]) -> Result<(), AttachError> {
         let mut links = Vec::new();
-        for name in names {
-            let path = self.file(ifindex, name);
+        for program in programs {
+            let path = self.file(ifindex, program.name);
             // Of an interface that had this index before, and of which nobody told.
             remove_pin_if_gone(&path)?;
             // Dropping it on the way out detaches: either both are pinned, or none.
-            let link = super::link(programs, ifindex, name)?;
+            let link = super::link(ifindex, program)?;
             links.push((link, path));
         }
         for (link, path) in &links {
@@ -159,14 +145,22 @@ pub(crate) fn remove_pins_of_gone(folder: &Path) -> Result<(), AttachError> {
     pins::entries(folder).iter().try_for_each(|path| remove_pin_if_gone(path))
 }
 
-/// The kernel's numbers of all pinned links.
-pub(super) fn link_ids(pins: &PinDirectory) -> HashSet<u32> {
-    links(pins).filter_map(|path| Some(tcx::open_pin(&path).ok()?.id)).collect()
+/// Whether programs for devices without Ethernet are at work, which the state's next owner must replace.
+pub(crate) fn are_without_ethernet(owned: &Owned) -> Result<bool, AttachError> {
+    let links = links(owned.versions());
+    let files = links.filter_map(|path| parse(&path).map(|(_, name)| name.to_owned()));
+    let mut names = files.chain(clsact::pinned_names()?);
+    Ok(names.any(|name| ProgramName::parse(&name).is_some_and(|name| !name.ethernet)))
 }
 
-/// The files of all links, of every version and network namespace.
-fn links(pins: &PinDirectory) -> impl Iterator<Item = PathBuf> {
-    let folders = pins.versions().into_iter().flat_map(|version| pins::entries(&pins::links(&version)));
+/// The kernel's numbers of all pinned links.
+pub(super) fn link_ids(pins: &PinDirectory) -> HashSet<u32> {
+    links(pins.versions()).filter_map(|path| Some(tcx::open_pin(&path).ok()?.id)).collect()
+}
+
+/// The files of all links of these versions, in every network namespace.
+fn links(versions: Vec<PathBuf>) -> impl Iterator<Item = PathBuf> {
+    let folders = versions.into_iter().flat_map(|version| pins::entries(&pins::links(&version)));
     folders.flat_map(|folder| pins::entries(&folder))
 }
 
@@ -181,7 +175,7 @@ pub fn remove_pinned(pins: &PinDirectory, force: bool) -> Result<Removal, PinErr
     let Some(_turn) = pins.turn()? else { return Ok(removal) };
     pins.check()?;
     let owned = pins.is_owned();
-    for path in links(pins) {
+    for path in links(pins.versions()) {
         let link = tcx::open_pin(&path).map_err(refused("open", &path))?;
         let program = described(&link, &path);
         if owned && !force {
@@ -196,7 +190,7 @@ pub fn remove_pinned(pins: &PinDirectory, force: bool) -> Result<Removal, PinErr
         removal.state_left = true;
         return Ok(removal);
     }
-    removal.add_filters(super::clsact::clean_all(super::instance::is_pinned)?);
+    removal.add_filters(clsact::clean_all(super::instance::is_pinned)?);
     removal.state_removed = pins.exists();
     pins::remove_tree(&pins.path())?;
     Ok(removal)
@@ -205,7 +199,7 @@ pub fn remove_pinned(pins: &PinDirectory, force: bool) -> Result<Removal, PinErr
 /// For people. `None`: the interface has gone.
 fn described(link: &PinnedLink, path: &Path) -> Option<AttachedProgram> {
     let (_, name) = parse(path)?;
-    let hook = ProgramName::ALL.into_iter().find(|known| known.to_string() == name)?.hook;
+    let hook = ProgramName::parse(name)?.hook;
     (link.ifindex != 0).then(|| AttachedProgram {
         ifindex: link.ifindex,
         interface: interface_name(link.ifindex),
@@ -220,7 +214,6 @@ fn described(link: &PinnedLink, path: &Path) -> Option<AttachedProgram> {
 
 impl Programs {
     fn named(&self, name: &str) -> Option<BorrowedFd<'_>> {
-        let known = ProgramName::ALL.into_iter().find(|known| known.to_string() == name)?;
-        Some(self.get(known))
+        self.get(ProgramName::parse(name)?)
     }
 }

@@ -16,7 +16,7 @@ use crate::datapath::ProgramName;
 /// namespace takes and attaching to the host's interfaces does not.
 pub fn rehearse<'a>(
     method: Method,
-    program: impl Fn(ProgramName) -> BorrowedFd<'a> + Send,
+    program: impl Fn(ProgramName) -> Option<BorrowedFd<'a>> + Send,
 ) -> Result<(), AttachError> {
     let in_a_namespace = || {
         // SAFETY: the call takes no pointer, and concerns only this thread, which ends below.

@@ -88,6 +88,10 @@ pub(super) fn open(options: &Options, tended_flows: u32) -> libbpf_rs::Result<Op
     // remains when the skeleton is dropped.
     let storage = Box::leak(Box::new(MaybeUninit::uninit()));
     let mut open = VethSkelBuilder::default().open(storage)?;
+    // They are a large part of what the verifier has to do, for devices that few hosts want watched.
+    for program in [&mut open.progs.weir_ingress_ip, &mut open.progs.weir_egress_ip] {
+        program.set_autoload(options.without_ethernet);
+    }
     open.maps.flows.set_max_entries(options.max_flows)?;
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
         rodata.config.packet_events = u8::from(options.packet_events);

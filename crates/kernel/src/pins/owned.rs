@@ -71,6 +71,11 @@ impl Owned {
         &self.formers
     }
 
+    /// Where its state is, and that of others.
+    pub(crate) fn versions(&self) -> Vec<PathBuf> {
+        self.formers.iter().map(|former| &former.path).chain([&self.at]).cloned().collect()
+    }
+
     /// The folders of the links in the network namespace of the calling thread. Pins of links whose interfaces have
     /// gone are removed.
     pub(crate) fn links(&self) -> Result<LinkFolders, PinError> {
@@ -78,11 +83,11 @@ impl Owned {
             .map_err(|error| PinError::new("look at the network namespace", error))?;
         let number = namespace.ino().to_string();
         let formers = self.formers.iter().map(|former| &former.path);
-        for version in formers.clone().chain([&self.at]) {
-            for folder in entries(&links(version)) {
+        for version in self.versions() {
+            for folder in entries(&links(&version)) {
                 crate::attach::remove_pins_of_gone(&folder)?;
                 if !folder.ends_with(&number) && fs::remove_dir(&folder).is_err() {
-                    return Err(PinError::OtherNamespace { path: version.clone() });
+                    return Err(PinError::OtherNamespace { path: version });
                 }
             }
         }

@@ -72,9 +72,9 @@ fn root_a_rehearsal_finds_out_without_touching_the_host() {
     let weir = Weir::load();
     wire.host.enter(|| {
         for method in methods() {
-            rehearse(method, |name| weir.program(name).fd()).unwrap();
+            rehearse(method, |name| Some(weir.program(name).fd())).unwrap();
         }
-        let tcx = rehearse(Method::Tcx, |name| weir.program(name).fd());
+        let tcx = rehearse(Method::Tcx, |name| Some(weir.program(name).fd()));
         assert_eq!(tcx.is_ok(), probe().unwrap() == Method::Tcx, "{tcx:?}");
         assert_eq!(survey(index("lo"), &PinDirectory::default()).unwrap(), []);
     });

@@ -83,7 +83,7 @@ impl Weir {
 
     /// An attacher of these programs in this thread's network namespace.
     pub(crate) fn attacher(&self, method: Method) -> Attacher {
-        Attacher::new(method, |name| self.program(name).fd()).unwrap()
+        Attacher::new(method, |name| Some(self.program(name).fd())).unwrap()
     }
 
     /// Runs at ingress and at egress of Ethernet devices.

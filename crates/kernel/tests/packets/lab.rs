@@ -175,7 +175,7 @@ impl Lab {
             (File::open("/proc/thread-self/ns/net").unwrap(), ["one", "two", "three"].map(index).to_vec())
         });
         let (namespace, devices) = devices.join().unwrap();
-        let datapath = Datapath::load(options).unwrap();
+        let datapath = Datapath::load(&Options { without_ethernet: true, ..options.clone() }).unwrap();
         let table = datapath.flow_table().unwrap();
         Self { datapath, table, namespace, devices, tallied: Tallies::new(), lost: EventLosses::default() }
     }

@@ -6,13 +6,19 @@ use std::thread;
 use std::time::Duration;
 
 use weir_core::flow::{FlowEntry, FlowKey};
-use weir_kernel::attach::{Attacher, Attachment, Method, probe};
+use weir_kernel::attach::{AttachError, Attacher, Attachment, Method, probe};
 use weir_kernel::{Datapath, Options, PinDirectory};
 use weir_testkit::{Bpffs, Daemon, Stream, Topology};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
-pub(crate) const OPTIONS: Options =
-    Options { max_flows: 64, packet_events: false, audit: None, redirects: false, accelerate: false };
+pub(crate) const OPTIONS: Options = Options {
+    max_flows: 64,
+    packet_events: false,
+    audit: None,
+    redirects: false,
+    accelerate: false,
+    without_ethernet: false,
+};
 
 const BPFFS: &str = "WEIR_TEST_BPFFS";
 const METHOD: &str = "WEIR_TEST_METHOD";
@@ -51,7 +57,11 @@ impl Host {
 
     /// Makes or takes over the state, and attaches to both containers.
     pub(crate) fn own(&self, method: Method) -> Owner {
-        self.topology.host().enter(|| own(&self.pins(), method))
+        self.own_with(&OPTIONS, method)
+    }
+
+    pub(crate) fn own_with(&self, options: &Options, method: Method) -> Owner {
+        self.topology.host().enter(|| own(options, &self.pins(), method))
     }
 
     /// Another process that does the same, and goes on until it is killed.
@@ -115,13 +125,18 @@ impl Owner {
         found.remove(0).1
     }
 
-    pub(crate) fn attach(&self, host: &Host, device: &str) -> Attachment {
-        host.topology.host().enter(|| self.attacher.attach(index(device), true).unwrap())
+    pub(crate) fn attach(
+        &self,
+        host: &Host,
+        device: &str,
+        ethernet: bool,
+    ) -> Result<Attachment, AttachError> {
+        host.topology.host().enter(|| self.attacher.attach(index(device), ethernet))
     }
 }
 
-fn own(pins: &PinDirectory, method: Method) -> Owner {
-    let mut datapath = Datapath::pinned(&OPTIONS, pins).unwrap();
+fn own(options: &Options, pins: &PinDirectory, method: Method) -> Owner {
+    let mut datapath = Datapath::pinned(options, pins).unwrap();
     let attacher = Attacher::of(method, &mut datapath).unwrap();
     let attachments = DEVICES.map(|device| attacher.attach(index(device), true).unwrap());
     Owner { datapath, attacher, _attachments: attachments.into() }
@@ -132,7 +147,7 @@ fn own(pins: &PinDirectory, method: Method) -> Owner {
 fn child() {
     let (Some(bpffs), Ok(wanted)) = (env::var_os(BPFFS), env::var(METHOD)) else { return };
     let method = methods().into_iter().find(|method| method.to_string() == wanted).unwrap();
-    let _owner = own(&PinDirectory::new(bpffs), method);
+    let _owner = own(&OPTIONS, &PinDirectory::new(bpffs), method);
     println!("{ATTACHED}");
     loop {
         thread::park();

@@ -1,13 +1,15 @@
 //! Who comes after an owner that was killed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use weir_core::flow::Counters;
-use weir_kernel::attach::{Owner, remove_ours, remove_pinned, survey_all};
+use weir_kernel::Options;
+use weir_kernel::attach::{AttachError, Owner, remove_ours, remove_pinned, survey_all};
 use weir_testkit::tc::{self, CountingProgram, Hook};
 use weir_testkit::{require_root, wait_until};
 
-use crate::host::{Host, LIMIT, methods};
+use crate::host::{Host, LIMIT, OPTIONS, methods};
 
 /// Packets of a ping from web to db and back, at the hook that counts each direction.
 fn counted(owner: &crate::host::Owner) -> [u64; 2] {
@@ -79,7 +81,7 @@ fn root_there_is_one_owner_at_a_time() {
     let host = Host::new();
     let method = methods()[0];
     let mut process = host.owning_process(method);
-    let refused = weir_kernel::Datapath::pinned(&crate::host::OPTIONS, &host.pins()).err().unwrap();
+    let refused = weir_kernel::Datapath::pinned(&OPTIONS, &host.pins()).err().unwrap();
     assert!(matches!(refused, weir_kernel::PinError::InUse { .. }), "{refused}");
 
     // Nor does `weir down` touch what is in use, unless it must.
@@ -105,7 +107,7 @@ fn root_it_is_made_once() {
             scope.spawn(|| {
                 let deadline = std::time::Instant::now() + LIMIT;
                 loop {
-                    match weir_kernel::Datapath::pinned(&crate::host::OPTIONS, &host.pins()) {
+                    match weir_kernel::Datapath::pinned(&OPTIONS, &host.pins()) {
                         Ok(datapath) => return drop(datapath),
                         Err(weir_kernel::PinError::InUse { .. }) if std::time::Instant::now() < deadline => {}
                         Err(error) => panic!("{error}"),
@@ -155,7 +157,7 @@ fn root_pins_of_interfaces_that_are_gone_are_removed() {
     let owner = host.own(method);
     let all = host.files().len();
     host.topology.add_container("late");
-    let attachment = owner.attach(&host, "veth-late");
+    let attachment = owner.attach(&host, "veth-late", true).unwrap();
     let with_late = host.files().len();
     host.topology.remove_container("late");
     // The owner hears of it by netlink, and drops what it held there.
@@ -192,4 +194,40 @@ fn root_events_of_the_past_are_not_told() {
     );
     let batch = events.recv_timeout(Duration::from_secs(10)).unwrap();
     assert_eq!(batch.len(), 1, "{batch:?}");
+}
+
+/// The first owner has no programs for such devices, the second one loads them for the same maps, and the third one
+/// finds them at work.
+#[test]
+fn root_programs_for_devices_without_ethernet_come_when_they_are_asked_for() {
+    require_root!();
+    for method in methods() {
+        let mut host = Host::new();
+        host.topology.add_container("late");
+        let attached = |host: &Host| {
+            let found = host.topology.host().enter(|| survey_all(&host.pins()).unwrap());
+            let programs = found.into_iter().filter(|program| program.owner == Owner::Pinned);
+            programs.map(|program| (program.name, program.program_id)).collect::<BTreeMap<_, _>>()
+        };
+        let owner = host.own(method);
+        let refused = owner.attach(&host, "veth-late", false).unwrap_err();
+        assert!(matches!(refused, AttachError::WithoutEthernet { .. }), "{method}: {refused}");
+        host.ping(1);
+        drop(owner);
+
+        let owner = host.own_with(&Options { without_ethernet: true, ..OPTIONS }, method);
+        owner.attach(&host, "veth-late", false).unwrap();
+        drop(owner);
+        let left = attached(&host);
+        let names: Vec<_> = left.keys().map(String::as_str).collect();
+        assert_eq!(names, ["weir_egress", "weir_egress_ip", "weir_ingress", "weir_ingress_ip"], "{method}");
+
+        let owner = host.own(method);
+        let now = attached(&host);
+        assert!(
+            left.iter().all(|(name, id)| now.get(name).is_some_and(|now| now != id)),
+            "{method}: {now:?}"
+        );
+        assert_eq!(counted(&owner), [1, 1], "{method}");
+    }
 }

@@ -1,6 +1,7 @@
 //! What is printed, where, and when it ends.
 
 use std::io::{BufRead, BufReader, Read};
+use std::net::UdpSocket;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -197,6 +198,25 @@ fn root_an_interface_by_name_and_by_pattern() {
     }
     let flow = lo.flow(|flow| has_port(flow, "tcp", port));
     assert_eq!((text(&flow["state"]), &flow["midstream"]), ("closed", &false.into()), "{flow}");
+}
+
+/// Programs of their own, which are loaded when the user names an interface.
+#[test]
+fn root_an_interface_without_a_link_layer() {
+    require_root!();
+    let topology = Topology::with_containers(&["web"]);
+    topology.host().run("ip", &["tuntap", "add", "tun0", "mode", "tun"]);
+    topology.host().ip_batch("addr add 10.77.0.1/24 dev tun0\nlink set tun0 up\n");
+    let weir = Weir::observe(topology.host(), &["--interface", "tun*"]);
+    let port = topology.host().enter(|| {
+        let socket = UdpSocket::bind(("10.77.0.1", 0)).unwrap();
+        socket.send_to(&[0; 100], ("10.77.0.2", 9)).unwrap();
+        socket.local_addr().unwrap().port()
+    });
+    let run = weir.finish();
+    let flow = run.flow(|flow| has_port(flow, "udp", port));
+    assert_eq!((&flow["sent_packets"], &flow["sent_bytes"]), (&1.into(), &128.into()), "{flow}");
+    assert_eq!(flow["interfaces"][0]["name"], "tun0", "{flow}");
 }
 
 #[test]
