@@ -1,6 +1,8 @@
 //! Names that a server holds after it ended a connection (TIME_WAIT): a connection that was
 //! asked for otherwise gets another port.
 
+use std::time::Duration;
+
 use weir_testkit::packet::Frame;
 use weir_testkit::require_root;
 
@@ -74,6 +76,25 @@ fn root_what_a_server_holds_for_another_is_left_alone() {
                     assert_eq!(connection(lab, second, true), moved, "{what}");
                     end();
                 }
+            });
+        }
+    }
+}
+
+#[test]
+fn root_a_name_is_held_for_a_minute() {
+    require_root!();
+    const MINUTE: Duration = Duration::from_secs(60);
+    // However slow the machine: less than this until the second connection.
+    const SOON: Duration = Duration::from_secs(5);
+    for (first, second) in [(DIRECT, REDIRECTED), (REDIRECTED, DIRECT)] {
+        for (ago, held) in [(MINUTE - SOON, true), (MINUTE, false)] {
+            Lab::with_table_of(64, &[to_api()], |lab| {
+                assert_eq!(connection(lab, first, true), PORT);
+                lab.clear();
+                lab.names_are_held_since(ago);
+                let port = source_port(&asks(lab, second, "S", 1000, 0));
+                assert_eq!(port != PORT, held, "{first:?}, then {second:?}, {ago:?} later: {port}");
             });
         }
     }

@@ -6,7 +6,9 @@ use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
+use std::time::Duration;
 
+use libbpf_rs::{MapCore, MapFlags, MapHandle, libbpf_sys};
 use weir_core::event::{Event, Hook};
 use weir_core::flow::{FlowEntry, FlowKey};
 use weir_core::redirect::{
@@ -309,6 +311,34 @@ impl Lab {
         }
         for (key, _) in self.redirects.translations().unwrap() {
             self.redirects.remove_translation(&key).unwrap();
+        }
+    }
+
+    /// Makes the servers' notes of the connections that they have ended so old. There are some.
+    pub(crate) fn names_are_held_since(&self, ago: Duration) {
+        let mut maps = [0u32; 64];
+        let mut info = libbpf_sys::bpf_prog_info {
+            nr_map_ids: maps.len() as u32,
+            map_ids: maps.as_mut_ptr() as u64,
+            ..Default::default()
+        };
+        let mut length = size_of_val(&info) as u32;
+        let program = self.datapath.program(ProgramName { hook: Hook::Ingress, ethernet: true }).unwrap();
+        // SAFETY: `info` has the length that is said, and says how much room for numbers there is; both outlive
+        // the call.
+        let status = unsafe {
+            libbpf_sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &raw mut info, &raw mut length)
+        };
+        assert_eq!(status, 0);
+        let mut maps = maps[..info.nr_map_ids as usize].iter().map(|id| MapHandle::from_map_id(*id).unwrap());
+        let notes = maps.find(|map| map.name() == "held_names").unwrap();
+        let since_ns = weir_kernel::monotonic_now_ns() - ago.as_nanos() as u64;
+        let keys: Vec<_> = notes.keys().collect();
+        assert!(!keys.is_empty());
+        for key in keys {
+            let mut note = notes.lookup(&key, MapFlags::ANY).unwrap().unwrap();
+            note[..size_of::<u64>()].copy_from_slice(&since_ns.to_ne_bytes());
+            notes.update(&key, &note, MapFlags::EXIST).unwrap();
         }
     }
 
