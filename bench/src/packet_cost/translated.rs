@@ -49,7 +49,8 @@ pub(super) fn rows(
     ];
     let (mut many, mut single) = (Vec::new(), Vec::new());
     for (name, name_single, target_ns, program, frame) in measured {
-        let (renewing, copy) = (renewing(&datapath.program(program), &frame)?, frame.clone());
+        let fd = datapath.program(program).context("the program is not loaded")?;
+        let (renewing, copy) = (renewing(&fd, &frame)?, frame.clone());
         let sample = move || renewing.run(second, &copy, REPEAT);
         many.push(row(name, target_ns, Zero::Renewed, Box::new(sample)));
         let datapath = Arc::clone(&datapath);
