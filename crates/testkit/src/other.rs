@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, Object, ObjectBuilder};
 
+use crate::{Namespace, tc};
+
 /// `v4` of `BPFFS/weir/v4`, for the other layouts.
 const OTHER_VERSION: &str = "v99";
 
@@ -19,11 +21,11 @@ impl OtherVersion {
     /// Programs with other code, for the same tables. Panics if there is no state, or somebody owns it.
     #[track_caller]
     #[must_use]
-    pub fn of_programs(bpffs: &Path) -> Self {
+    pub fn of_programs(bpffs: &Path, host: &Namespace) -> Self {
         let state = state(bpffs);
         let object = include_bytes!(concat!(env!("OUT_DIR"), "/other_programs.bpf.o"));
         let programs = load(object, &state, &[]);
-        replace(&programs, &state);
+        replace(&programs, &state, host);
         Self { programs }
     }
 
@@ -31,7 +33,7 @@ impl OtherVersion {
     /// the same rules. Panics if there is no state, or somebody owns it.
     #[track_caller]
     #[must_use]
-    pub fn of_layouts(bpffs: &Path) -> Self {
+    pub fn of_layouts(bpffs: &Path, host: &Namespace) -> Self {
         let state = state(bpffs);
         let object = include_bytes!(concat!(env!("OUT_DIR"), "/other_layouts.bpf.o"));
         const OWN: [&str; 2] = ["flows", "translations"];
@@ -43,7 +45,7 @@ impl OtherVersion {
                 map.pin(&path).expect("a map is pinned");
             }
         }
-        replace(&programs, &state);
+        replace(&programs, &state, host);
         fs::rename(&state, state.with_file_name(OTHER_VERSION)).expect("a folder of bpffs gets another name");
         Self { programs }
     }
@@ -78,21 +80,22 @@ fn load(object: &[u8], state: &Path, own: &[&str]) -> Object {
     open.load().expect("the kernel takes the programs")
 }
 
-/// Has every link run the program whose name it has.
-fn replace(programs: &Object, state: &Path) {
+/// Has every link, and every filter in this network namespace, run the program whose name it has.
+fn replace(programs: &Object, state: &Path, host: &Namespace) {
+    let named = |name: &str| {
+        let program = programs.progs().find(|program| program.name() == name)?;
+        Some(program.as_fd().as_raw_fd())
+    };
+    tc::replace_programs(host, named);
     for namespace in fs::read_dir(state.join("links")).expect("links").flatten() {
         for file in fs::read_dir(namespace.path()).expect("links").flatten() {
             let name = file.file_name().into_string().expect("a name");
             let (_, name) = name.split_once('-').expect("INTERFACE-PROGRAM");
-            let program = programs.progs().find(|program| program.name() == name).expect("a program");
+            let program = named(name).expect("a program");
             let mut link = Link::open(file.path()).expect("a pinned link");
             // SAFETY: both descriptors are open; there are no options.
             let status = unsafe {
-                libbpf_rs::libbpf_sys::bpf_link_update(
-                    link.as_fd().as_raw_fd(),
-                    program.as_fd().as_raw_fd(),
-                    std::ptr::null(),
-                )
+                libbpf_rs::libbpf_sys::bpf_link_update(link.as_fd().as_raw_fd(), program, std::ptr::null())
             };
             assert_eq!(status, 0, "{name}: {}", std::io::Error::last_os_error());
             // Dropping it must not take the program off.

@@ -1,12 +1,16 @@
 //! What is attached to a device's TC hooks, and a program of somebody else's to
 //! attach there. Straight system calls: nothing here shares code with weir.
 
+mod filter;
+
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::Namespace;
+
+pub(crate) use filter::replace_programs;
 
 const BPF_MAP_CREATE: u32 = 0;
 const BPF_MAP_LOOKUP_ELEM: u32 = 1;

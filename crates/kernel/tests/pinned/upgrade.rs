@@ -9,11 +9,6 @@ use weir_testkit::{OtherVersion, require_root};
 
 use crate::host::{Host, OPTIONS, Owner, methods};
 
-/// Links can be given other programs from outside; filters only by weir itself, which does it by the same names.
-fn has_links() -> bool {
-    methods()[0] == Method::Tcx
-}
-
 /// Packets of all pings, each way: as they set out, and as they arrived.
 fn pinged(owner: &Owner) -> [[u64; 2]; 2] {
     let mut sums = [[0; 2]; 2];
@@ -36,15 +31,16 @@ fn versions(host: &Host) -> Vec<String> {
 #[test]
 fn root_programs_with_other_code_are_replaced() {
     require_root!();
-    if !has_links() {
-        return;
-    }
+    methods().into_iter().for_each(programs_with_other_code_are_replaced);
+}
+
+fn programs_with_other_code_are_replaced(method: Method) {
     let host = Host::new();
-    host.leave(Method::Tcx);
-    let other = OtherVersion::of_programs(host.bpffs.path());
+    host.leave(method);
+    let other = OtherVersion::of_programs(host.bpffs.path(), host.topology.host());
     host.ping(3);
     assert!(other.packets() >= 12, "two hooks at both ends");
-    let owner = host.own(Method::Tcx);
+    let owner = host.own(method);
     let seen = other.packets();
     host.ping(2);
     assert_eq!(other.packets(), seen, "they run no more");
@@ -54,13 +50,14 @@ fn root_programs_with_other_code_are_replaced() {
 #[test]
 fn root_tables_with_other_layouts_are_carried_over() {
     require_root!();
-    if !has_links() {
-        return;
-    }
+    methods().into_iter().for_each(tables_with_other_layouts_are_carried_over);
+}
+
+fn tables_with_other_layouts_are_carried_over(method: Method) {
     let host = Host::new();
-    host.leave(Method::Tcx);
+    host.leave(method);
     let left = host.programs();
-    let other = OtherVersion::of_layouts(host.bpffs.path());
+    let other = OtherVersion::of_layouts(host.bpffs.path(), host.topology.host());
     assert_eq!(versions(&host), ["v99"]);
     assert!(host.pins().is_of_another_version());
     assert_eq!(host.pins().max_flows(), Some(64));
@@ -73,7 +70,7 @@ fn root_tables_with_other_layouts_are_carried_over() {
     drop(Datapath::pinned(&OPTIONS, &host.pins()).unwrap());
     host.ping(1);
 
-    let owner = host.own(Method::Tcx);
+    let owner = host.own(method);
     let seen = other.packets();
     host.ping(2);
     assert_eq!(other.packets(), seen, "they run no more");
@@ -85,7 +82,7 @@ fn root_tables_with_other_layouts_are_carried_over() {
     drop(owner);
     assert_eq!(host.programs(), now, "an owner that ends leaves them");
     // And like any state it is taken over once more.
-    assert_eq!(pinged(&host.own(Method::Tcx)), [[6, 6]; 2]);
+    assert_eq!(pinged(&host.own(method)), [[6, 6]; 2]);
 }
 
 /// One ping after another while the state goes from one version to another, again and again. (The other
@@ -93,13 +90,14 @@ fn root_tables_with_other_layouts_are_carried_over() {
 #[test]
 fn root_no_packet_is_missed_while_the_version_changes() {
     require_root!();
-    if !has_links() {
-        return;
-    }
+    methods().into_iter().for_each(no_packet_is_missed_while_the_version_changes);
+}
+
+fn no_packet_is_missed_while_the_version_changes(method: Method) {
     let host = Host::new();
-    host.leave(Method::Tcx);
+    host.leave(method);
     for _ in 0..5 {
-        let _other = OtherVersion::of_layouts(host.bpffs.path());
+        let _other = OtherVersion::of_layouts(host.bpffs.path(), host.topology.host());
         let web = host.topology.container("web").namespace();
         let address = host.topology.container("db").ipv4().to_string();
         let mut pinging = web
@@ -108,7 +106,7 @@ fn root_no_packet_is_missed_while_the_version_changes() {
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        let owner = host.own(Method::Tcx);
+        let owner = host.own(method);
         assert!(pinging.try_wait().unwrap().is_none(), "the pinging was over too soon");
         assert!(pinging.wait().unwrap().success());
         assert_eq!(pinged(&owner), [[500, 500]; 2]);

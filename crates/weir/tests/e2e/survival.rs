@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use weir_testkit::traffic::{self, EchoServer};
-use weir_testkit::{Daemon, OtherVersion, Stream, require_root, tc};
+use weir_testkit::{Daemon, OtherVersion, Stream, require_root};
 
 use crate::life::{Host, end, kill};
 use crate::weir::{LIMIT, has_port, number};
@@ -54,8 +54,11 @@ impl Transfer {
         (0..PIECES / 4).for_each(|_| self.go.send(()).unwrap());
     }
 
-    /// All of it has arrived as it was sent. How many bytes.
+    /// Sends what is left: all of it has arrived as it was sent. How many bytes.
     fn finish(self) -> u64 {
+        while self.quarters.get() < 4 {
+            self.quarter();
+        }
         drop(self.go);
         self.sender.join().unwrap();
         let received = self.receiver.join().unwrap();
@@ -67,6 +70,17 @@ impl Transfer {
 
 fn listen(host: &Host, port: u16) -> TcpListener {
     host.container("db").enter(|| TcpListener::bind((host.address("db"), port))).unwrap()
+}
+
+/// A weir that runs with these arguments, and an address: what is asked of it at db goes to port 80 there, by the rule
+/// `moved`.
+fn redirecting(args: &[&str]) -> (Host, Daemon, SocketAddr) {
+    let host = Host::new(&["web", "db"]);
+    let run = host.run_with(args);
+    let asked = SocketAddr::new(host.address("db"), 8080);
+    let add = host.output(&["redirect", "add", "--name", "moved", &asked.to_string(), ":80"]);
+    assert!(add.status.success(), "{add:?}");
+    (host, run, asked)
 }
 
 /// Killed, taken over, ended, taken over: everything arrives, and all of it is counted in one flow.
@@ -86,7 +100,6 @@ fn a_connection_survives(attach: &str) {
     let run = host.run_with(&["--attach", attach]);
     assert_eq!(host.programs(), 2, "replaced, not added");
     let observer = host.observe(&["--protocol", "tcp"]);
-    transfer.quarter();
     let bytes = transfer.finish();
 
     let close = observer
@@ -113,11 +126,7 @@ fn root_a_connection_survives_weirs_with_clsact() {
 #[test]
 fn root_a_redirected_connection_survives_weirs() {
     require_root!();
-    let host = Host::new(&["web", "db"]);
-    let run = host.run();
-    let asked = SocketAddr::new(host.address("db"), 8080);
-    let add = host.output(&["redirect", "add", "--name", "moved", &asked.to_string(), ":80"]);
-    assert!(add.status.success(), "{add:?}");
+    let (host, run, asked) = redirecting(&[]);
     let listener = listen(&host, 80);
     let transfer = Transfer::begin(&host, &listener, asked);
     transfer.quarter();
@@ -133,9 +142,6 @@ fn root_a_redirected_connection_survives_weirs() {
     let run = host.run();
     let observer = host.observe(&["--protocol", "tcp"]);
     for transfer in [transfer, second] {
-        while transfer.quarters.get() < 4 {
-            transfer.quarter();
-        }
         transfer.finish();
     }
     let close = |record: &serde_json::Value| record["event"] == "close" && record["rule"] == "moved";
@@ -148,45 +154,33 @@ fn root_a_redirected_connection_survives_weirs() {
 
 /// The weir that comes back is another one, twice: first its programs have other code, then its tables other layouts.
 /// What it finds are the rules and connections of the one before.
-#[test]
-fn root_redirected_connections_survive_upgrades() {
-    require_root!();
-    let host = Host::new(&["web", "db"]);
-    let run = host.run();
-    if tc::tcx_programs(host.namespace(), "veth-web", tc::Hook::Ingress) == 0 {
-        return; // links can be given other programs from outside, filters cannot
-    }
-    let asked = SocketAddr::new(host.address("db"), 8080);
-    let add = host.output(&["redirect", "add", "--name", "moved", &asked.to_string(), ":80"]);
-    assert!(add.status.success(), "{add:?}");
+fn redirected_connections_survive_upgrades(attach: &str) {
+    let (host, run, asked) = redirecting(&["--attach", attach]);
     let listener = listen(&host, 80);
     let first = Transfer::begin(&host, &listener, asked);
     first.quarter();
     kill(run);
-    let other = OtherVersion::of_programs(host.bpffs());
+    let other = OtherVersion::of_programs(host.bpffs(), host.namespace());
     first.quarter();
     assert!(other.packets() > 100);
     let second = Transfer::begin(&host, &listener, asked);
     second.quarter();
-    let run = host.run();
+    let run = host.run_with(&["--attach", attach]);
     let seen = other.packets();
     [&first, &second].into_iter().for_each(Transfer::quarter);
     assert_eq!(other.packets(), seen, "they run no more");
     end(run);
     for transfer in [first, second] {
-        while transfer.quarters.get() < 4 {
-            transfer.quarter();
-        }
         transfer.finish();
     }
 
-    let other = OtherVersion::of_layouts(host.bpffs());
+    let other = OtherVersion::of_layouts(host.bpffs(), host.namespace());
     let third = Transfer::begin(&host, &listener, asked);
     third.quarter();
     assert!(other.packets() > 100);
     // While data flow.
     let run = thread::scope(|scope| {
-        let run = scope.spawn(|| host.run());
+        let run = scope.spawn(|| host.run_with(&["--attach", attach]));
         third.quarter();
         run.join().unwrap()
     });
@@ -199,9 +193,6 @@ fn root_redirected_connections_survive_upgrades() {
     assert_eq!(rules[0]["hits"], 4, "{rules}");
     let observer = host.observe(&["--protocol", "tcp"]);
     for transfer in [third, fourth] {
-        while transfer.quarters.get() < 4 {
-            transfer.quarter();
-        }
         transfer.finish();
     }
     let close = |record: &serde_json::Value| record["event"] == "close" && record["rule"] == "moved";
@@ -217,23 +208,28 @@ fn root_redirected_connections_survive_upgrades() {
     end(run);
 }
 
+#[test]
+fn root_redirected_connections_survive_upgrades() {
+    require_root!();
+    redirected_connections_survive_upgrades("auto");
+}
+
+#[test]
+fn root_redirected_connections_survive_upgrades_with_clsact() {
+    require_root!();
+    redirected_connections_survive_upgrades("clsact");
+}
+
 /// Killed in the middle of carrying over: while the tables are made, and while programs are replaced.
 #[test]
 fn root_who_is_killed_while_carrying_over_is_followed_by_who_finishes_it() {
     require_root!();
-    let host = Host::new(&["web", "db"]);
-    let run = host.run();
-    if tc::tcx_programs(host.namespace(), "veth-web", tc::Hook::Ingress) == 0 {
-        return;
-    }
-    let asked = SocketAddr::new(host.address("db"), 8080);
-    let add = host.output(&["redirect", "add", "--name", "moved", &asked.to_string(), ":80"]);
-    assert!(add.status.success(), "{add:?}");
+    let (host, run, asked) = redirecting(&[]);
     let _server = EchoServer::tcp_at(host.container("db"), SocketAddr::new(host.address("db"), 80));
     let mut run = Some(run);
     for moment in ["maps", "links"] {
         end(run.take().unwrap());
-        let _other = OtherVersion::of_layouts(host.bpffs());
+        let _other = OtherVersion::of_layouts(host.bpffs(), host.namespace());
         let mut open = traffic::connect(host.container("web"), asked);
         traffic::exchange(&mut open, 1000);
         let killed = Daemon::start("weir run", &mut host.command(&["run", "--engine", "none"]));
@@ -269,16 +265,9 @@ fn root_who_is_killed_while_carrying_over_is_followed_by_who_finishes_it() {
 #[test]
 fn root_redirect_carries_over_what_another_version_left() {
     require_root!();
-    let host = Host::new(&["web", "db"]);
-    let run = host.run();
-    if tc::tcx_programs(host.namespace(), "veth-web", tc::Hook::Ingress) == 0 {
-        return;
-    }
-    let asked = SocketAddr::new(host.address("db"), 8080);
-    let add = host.output(&["redirect", "add", "--name", "moved", &asked.to_string(), ":80"]);
-    assert!(add.status.success(), "{add:?}");
+    let (host, run, asked) = redirecting(&[]);
     end(run);
-    let _other = OtherVersion::of_layouts(host.bpffs());
+    let _other = OtherVersion::of_layouts(host.bpffs(), host.namespace());
     let _server = EchoServer::tcp_at(host.container("db"), SocketAddr::new(host.address("db"), 80));
     let mut open = traffic::connect(host.container("web"), asked);
     traffic::exchange(&mut open, 1000);
@@ -306,11 +295,7 @@ fn root_redirect_carries_over_what_another_version_left() {
 #[test]
 fn root_a_small_table_goes_round_without_a_weir() {
     require_root!();
-    let host = Host::new(&["web", "db"]);
-    let run = host.run_with(&["--max-flows", "64"]);
-    let asked = SocketAddr::new(host.address("db"), 8080);
-    let add = host.output(&["redirect", "add", &asked.to_string(), ":80"]);
-    assert!(add.status.success(), "{add:?}");
+    let (host, run, asked) = redirecting(&["--max-flows", "64"]);
     let _server = EchoServer::tcp_at(host.container("db"), SocketAddr::new(host.address("db"), 80));
     end(run);
     assert_eq!(traffic::tcp_echo(host.container("web"), asked, 192, 100).len(), 192);
