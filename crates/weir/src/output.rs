@@ -87,15 +87,15 @@ pub(crate) fn sink_in(
     color: bool,
     out: Box<dyn Write + Send>,
 ) -> Box<dyn Sink> {
-    let out = BufWriter::with_capacity(64 * 1024, out);
+    let buffered = |out| BufWriter::with_capacity(64 * 1024, out);
     match format {
-        Format::Compact => Box::new(Compact::new(zone, color, out)),
-        Format::Table => Box::new(Table::new(zone, color, out)),
+        Format::Compact => Box::new(Compact::new(zone, color, buffered(out))),
+        Format::Table => Box::new(Table::new(zone, color, buffered(out))),
         Format::Json => Box::new(Array::new(out)),
         Format::Jsonl => Box::new(Lines::new(out)),
-        Format::Csv => Box::new(Csv::new(out)),
+        Format::Csv => Box::new(Csv::new(buffered(out))),
     }
 }
 
-/// What sinks write to.
+/// What sinks write to, but for those of JSON.
 type Out = BufWriter<Box<dyn Write + Send>>;

@@ -80,6 +80,16 @@ pub enum Matched {
 impl Matched {
     /// Every value.
     pub const ALL: [Self; 3] = [Self::Yes, Self::NoResponse, Self::NoRequest];
+
+    /// As in records.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Yes => "yes",
+            Self::NoResponse => "no_response",
+            Self::NoRequest => "no_request",
+        }
+    }
 }
 
 /// How much of a request and its answer was seen. Of several, the last one here.

@@ -1,80 +1,125 @@
 //! Records as JSON, for programs.
 
+mod request;
+
 use std::io::{self, Write};
 
 use serde::Serialize;
+use serde_json::Serializer;
 use serde_json::ser::{CompactFormatter, Formatter};
-use serde_json::{Serializer, Value};
 use weir_core::record::Record;
 use weir_core::text::is_invisible;
 
-use super::{Out, Sink};
+use super::Sink;
+use request::Requests;
+
+/// So much is written at once.
+const BLOCK_BYTES: usize = 64 * 1024;
+
+/// What the sinks here have in common.
+struct Text {
+    out: Box<dyn Write + Send>,
+    /// What is held back.
+    bytes: Vec<u8>,
+    requests: Requests,
+}
+
+impl Text {
+    fn new(out: Box<dyn Write + Send>) -> Self {
+        Self { out, bytes: Vec::new(), requests: Requests::default() }
+    }
+
+    fn record(&mut self, record: &Record) -> io::Result<()> {
+        match record {
+            Record::Request(request) => self.requests.write(&mut self.bytes, request),
+            record => serialize(&mut self.bytes, record),
+        }
+    }
+
+    /// A record is whole: sends on what is much.
+    fn end_record(&mut self) -> io::Result<()> {
+        if self.bytes.len() < BLOCK_BYTES { Ok(()) } else { self.send() }
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        let sent = self.out.write_all(&self.bytes);
+        self.bytes.clear();
+        sent
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.send()?;
+        self.out.flush()
+    }
+}
 
 /// JSON Lines: one object a line.
 pub(super) struct Lines {
-    out: Out,
+    text: Text,
 }
 
 impl Lines {
-    pub(super) fn new(out: Out) -> Self {
-        Self { out }
+    pub(super) fn new(out: Box<dyn Write + Send>) -> Self {
+        Self { text: Text::new(out) }
     }
 }
 
 impl Sink for Lines {
     fn write(&mut self, record: &Record) -> io::Result<()> {
-        object(&mut self.out, record)?;
-        self.out.write_all(b"\n")
+        self.text.record(record)?;
+        self.text.bytes.push(b'\n');
+        self.text.end_record()
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+        self.text.flush()
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        self.out.flush()
+        self.text.flush()
     }
 }
 
 /// One array, an object a line.
 pub(super) struct Array {
-    out: Out,
+    text: Text,
     is_empty: bool,
 }
 
 impl Array {
-    pub(super) fn new(out: Out) -> Self {
-        Self { out, is_empty: true }
+    pub(super) fn new(out: Box<dyn Write + Send>) -> Self {
+        Self { text: Text::new(out), is_empty: true }
     }
 }
 
 impl Sink for Array {
     fn write(&mut self, record: &Record) -> io::Result<()> {
-        self.out.write_all(if self.is_empty { b"[\n" } else { b",\n" })?;
+        self.text.bytes.extend_from_slice(if self.is_empty { b"[\n" } else { b",\n" });
         self.is_empty = false;
-        object(&mut self.out, record)
+        self.text.record(record)?;
+        self.text.end_record()
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+        self.text.flush()
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        self.out.write_all(if self.is_empty { b"[]\n" } else { b"\n]\n" })?;
-        self.out.flush()
+        self.text.bytes.extend_from_slice(if self.is_empty { b"[]\n" } else { b"\n]\n" });
+        self.text.flush()
     }
 }
 
 /// A value as the sinks here write it.
-pub(super) fn text(value: &Value) -> io::Result<String> {
+pub(super) fn text(value: &impl Serialize) -> io::Result<String> {
     let mut bytes = Vec::new();
-    value.serialize(&mut Serializer::with_formatter(&mut bytes, TerminalSafe::default()))?;
+    serialize(&mut bytes, value)?;
     String::from_utf8(bytes).map_err(io::Error::other)
 }
 
-fn object(out: &mut Out, record: &Record) -> io::Result<()> {
+fn serialize(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) -> io::Result<()> {
     let mut serializer = Serializer::with_formatter(out, TerminalSafe::default());
-    record.serialize(&mut serializer).map_err(io::Error::from)
+    value.serialize(&mut serializer).map_err(io::Error::from)
 }
 
 /// Compact JSON that may be looked at on a terminal: besides what JSON itself

@@ -1,4 +1,5 @@
 mod csv;
+mod json;
 mod stats;
 
 use std::io;

@@ -1,0 +1,225 @@
+//! A request as JSON, written field by field: there are more of these lines than of all others together, and a
+//! general serializer took half of the time that a request costs.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use jiff::Timestamp;
+use serde::Serialize;
+use weir_core::endpoint::Endpoint;
+use weir_core::flow::ConnectionId;
+use weir_core::record::{AttributeValue, Attributes, RequestRecord, Translated};
+
+use super::serialize;
+
+/// Connections whose ends are remembered; beyond them all are forgotten.
+const CONNECTIONS_MAX: usize = 4_096;
+/// Of a second that are written.
+const FRACTION_DIGITS: usize = 9;
+
+/// Writes requests, and remembers what is the same in many of them.
+#[derive(Default)]
+pub(super) struct Requests {
+    time: TimeText,
+    connections: HashMap<ConnectionId, Known, RandomState>,
+}
+
+impl Requests {
+    /// Writes the same as the record's `Serialize` would.
+    pub(super) fn write(&mut self, out: &mut Vec<u8>, request: &RequestRecord) -> io::Result<()> {
+        let RequestRecord {
+            time,
+            flow,
+            client,
+            server,
+            rule,
+            translated,
+            protocol,
+            operation,
+            target,
+            status,
+            ok,
+            error,
+            request_bytes,
+            response_bytes,
+            latency_us,
+            total_us,
+            matched,
+            capture,
+            attributes,
+            revealed,
+        } = request;
+        out.extend_from_slice(b"{\"kind\":\"request\",\"time\":\"");
+        out.extend_from_slice(self.time.of(*time));
+        out.extend_from_slice(b"\",");
+        self.connection(out, &Connection { flow: *flow, client, server, rule, translated })?;
+        out.extend_from_slice(b",\"protocol\":");
+        string(out, protocol)?;
+        out.extend_from_slice(b",\"operation\":");
+        string(out, operation)?;
+        if let Some(target) = target {
+            out.extend_from_slice(b",\"target\":");
+            string(out, target)?;
+        }
+        if let Some(status) = status {
+            out.extend_from_slice(b",\"status\":");
+            string(out, status)?;
+        }
+        if let Some(ok) = ok {
+            out.extend_from_slice(if *ok { b",\"ok\":true" } else { b",\"ok\":false" });
+        }
+        if let Some(error) = error {
+            out.extend_from_slice(b",\"error\":");
+            string(out, error)?;
+        }
+        out.extend_from_slice(b",\"request_bytes\":");
+        number(out, *request_bytes);
+        out.extend_from_slice(b",\"response_bytes\":");
+        number(out, *response_bytes);
+        if let Some(latency_us) = latency_us {
+            out.extend_from_slice(b",\"latency_us\":");
+            number(out, *latency_us);
+        }
+        if let Some(total_us) = total_us {
+            out.extend_from_slice(b",\"total_us\":");
+            number(out, *total_us);
+        }
+        out.extend_from_slice(b",\"matched\":");
+        string(out, matched.name())?;
+        out.extend_from_slice(b",\"capture\":");
+        string(out, capture.name())?;
+        out.extend_from_slice(b",\"attributes\":{");
+        write_attributes(out, attributes)?;
+        out.push(b'}');
+        if !revealed.is_empty() {
+            out.extend_from_slice(b",\"revealed\":");
+            serialize(out, revealed)?;
+        }
+        out.push(b'}');
+        Ok(())
+    }
+
+    /// The fields that say which connection it is.
+    fn connection(&mut self, out: &mut Vec<u8>, connection: &Connection<'_>) -> io::Result<()> {
+        if let Some(known) = self.connections.get(&connection.flow)
+            && known.is(connection)
+        {
+            out.extend_from_slice(&known.text);
+            return Ok(());
+        }
+        let mut object = Vec::new();
+        serialize(&mut object, connection)?;
+        let text = object.strip_prefix(b"{").and_then(|rest| rest.strip_suffix(b"}")).unwrap_or_default();
+        out.extend_from_slice(text);
+        if self.connections.len() >= CONNECTIONS_MAX {
+            self.connections.clear();
+        }
+        self.connections.insert(connection.flow, Known::new(connection, text.into()));
+        Ok(())
+    }
+}
+
+/// Which connection a request came on.
+#[derive(Serialize)]
+struct Connection<'a> {
+    flow: ConnectionId,
+    client: &'a Endpoint,
+    server: &'a Endpoint,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: &'a Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    translated: &'a Option<Box<Translated>>,
+}
+
+/// A connection as it was when it was written last: names change.
+struct Known {
+    client: Endpoint,
+    server: Endpoint,
+    rule: Option<Arc<str>>,
+    translated: Option<Box<Translated>>,
+    text: Box<[u8]>,
+}
+
+impl Known {
+    fn new(connection: &Connection<'_>, text: Box<[u8]>) -> Self {
+        Self {
+            client: connection.client.clone(),
+            server: connection.server.clone(),
+            rule: connection.rule.clone(),
+            translated: connection.translated.clone(),
+            text,
+        }
+    }
+
+    fn is(&self, connection: &Connection<'_>) -> bool {
+        self.client == *connection.client
+            && self.server == *connection.server
+            && self.rule == *connection.rule
+            && self.translated == *connection.translated
+    }
+}
+
+/// A time as it stands in records. Until the second is over, only its fraction is written anew.
+#[derive(Default)]
+struct TimeText {
+    /// Seconds since 1970.
+    second: Option<i64>,
+    text: Vec<u8>,
+}
+
+impl TimeText {
+    fn of(&mut self, time: Timestamp) -> &[u8] {
+        // Before 1970 it is negative, and not what is written.
+        let fraction_ns = u32::try_from(time.subsec_nanosecond()).ok();
+        let second = fraction_ns.map(|_| time.as_second());
+        if second.is_none() || second != self.second {
+            self.second = second;
+            self.text = format!("{time:.FRACTION_DIGITS$}").into_bytes();
+        } else if let Some(mut rest) = fraction_ns {
+            for digit in self.text.iter_mut().rev().skip(b"Z".len()).take(FRACTION_DIGITS) {
+                *digit = b'0' + (rest % 10) as u8;
+                rest /= 10;
+            }
+        }
+        &self.text
+    }
+}
+
+fn write_attributes(out: &mut Vec<u8>, attributes: &Attributes) -> io::Result<()> {
+    let mut between: &[u8] = b"\"";
+    for (attribute, value) in attributes.iter() {
+        out.extend_from_slice(between);
+        between = b",\"";
+        out.extend_from_slice(attribute.name().as_bytes());
+        out.extend_from_slice(b"\":");
+        match value {
+            AttributeValue::Number(value) => number(out, *value),
+            AttributeValue::Text(value) => string(out, value)?,
+            AttributeValue::Texts(_) => serialize(out, value)?,
+        }
+    }
+    Ok(())
+}
+
+fn number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+fn string(out: &mut Vec<u8>, text: &str) -> io::Result<()> {
+    if !is_plain(text.as_bytes()) {
+        return serialize(out, text);
+    }
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
+    Ok(())
+}
+
+/// Printable ASCII throughout, and nothing that JSON escapes, as nearly all values are: one look at all
+/// bytes at once.
+fn is_plain(bytes: &[u8]) -> bool {
+    let plain = |byte: u8| (byte.wrapping_sub(b' ') < 0x5f) & (byte != b'"') & (byte != b'\\');
+    bytes.iter().fold(true, |all, byte| all & plain(*byte))
+}
