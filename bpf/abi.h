@@ -377,10 +377,7 @@ enum refusal {
 	REFUSED_NO_PORT = 1, /* the server would take it for another connection */
 	REFUSED_FLOWS_FULL = 2,
 	REFUSED_TRANSLATIONS_FULL = 3,
-	/* The host or somebody outside asked, and the target is not on this host: not
-	 * dropped, but goes where it was sent. */
-	REFUSED_OUTSIDE = 4,
-	REFUSALS = 5,
+	REFUSALS = 5, /* 4 was another one: tables with its place are taken over */
 };
 
 struct redirect_counters {

@@ -10,7 +10,11 @@
 #define PORT_FIRST 32768
 #define PORT_COUNT (60999 - PORT_FIRST + 1)
 #define PORT_TRIES 32 /* and as many that the server may hold, if none is free */
-/* Coprime to PORT_COUNT, so that no port is tried twice. */
+/* For those that go on in a container's name: where it has no clients of its own. Else one
+ * that was quiet since before weir began, and is in no table, could have the same name. */
+#define ONWARD_PORT_FIRST 1024
+#define ONWARD_PORT_COUNT (PORT_FIRST - ONWARD_PORT_FIRST)
+/* Coprime to both counts, so that no port is tried twice. */
 #define PORT_STRIDE 7919
 
 static __noinline void connect_count(__u32 rule, int result)
@@ -157,15 +161,17 @@ static __noinline int connect_claim_any(struct __sk_buff *skb, __u32 hook, struc
 	__u8 protocol = decision->origin.asked.protocol;
 	/* SCTP's checksum does not forgive another port. */
 	bool other_ports = protocol != PROTOCOL_SCTP && (decide_has_ports(protocol) || nat_is_icmp(protocol));
+	__u32 first = decision->onward ? ONWARD_PORT_FIRST : PORT_FIRST;
+	__u32 count = decision->onward ? ONWARD_PORT_COUNT : PORT_COUNT;
 	int error;
 
 	/* A foreign connection needs another port from the start. */
-	error = decision->foreign ? -EEXIST : connect_claim(skb, hook);
+	error = decision->foreign || (decision->onward && other_ports) ? -EEXIST : connect_claim(skb, hook);
 	for (__u32 try = 1; try <= 2 * PORT_TRIES && error == -EEXIST; try++) {
 		if (!other_ports)
 			return REFUSED_NO_PORT;
 		decision->even_held = try > PORT_TRIES;
-		there->source_port = PORT_FIRST + (decision->hash + try * PORT_STRIDE) % PORT_COUNT;
+		there->source_port = first + (decision->hash + try * PORT_STRIDE) % count;
 		if (nat_is_icmp(protocol))
 			there->destination_port = there->source_port;
 		error = connect_claim(skb, hook);
@@ -251,8 +257,7 @@ static __always_inline int connect_begin(struct __sk_buff *skb, __u32 hook)
 	if (result == NOT_CONCERNED)
 		return result;
 	connect_count(decision->origin.rule, result);
-	/* Said so, and left alone. */
-	return result == REFUSED_OUTSIDE ? NOT_CONCERNED : result;
+	return result;
 }
 
 #endif

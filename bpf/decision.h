@@ -31,6 +31,7 @@ struct decision {
 	__u8 fast_path;
 	__u8 forged;	/* the rule names the source */
 	__u8 foreign;	/* no rule, but another port is needed */
+	__u8 onward;	/* whom the client asked appears to ask a server outside */
 	__u8 even_held; /* a name that the server may hold will do */
 };
 
@@ -77,13 +78,19 @@ static __always_inline bool decide_has_ports(__u8 protocol)
 	       protocol == PROTOCOL_SCTP;
 }
 
+/* From a hook for ingress to the one for egress at the same interface. */
+#define TO_EGRESS ((__u64)(HOOK_EGRESS - HOOK_INGRESS) << 32)
+
 /*
  * A packet with a translated flow's name, there where that flow's own packets do
- * not have it yet: the client speaks to the server directly, from the same port.
+ * not have it yet: the client speaks to the server directly, from the same port. Or
+ * whom the client asked does: what is sent on in its name is not seen at ingress.
  */
 static __always_inline bool decide_is_foreign(const struct flow *flow, const struct packet *packet, __u64 owner)
 {
-	return flow->edge[WAY_TO_SERVER] == owner && packet->source == flow->initiator;
+	__u64 edge = flow->edge[WAY_TO_SERVER];
+
+	return (edge == owner || edge == owner + TO_EGRESS) && packet->source == flow->initiator;
 }
 
 /* Whether a packet is the first one of a connection, as far as this hook can tell. */
@@ -120,7 +127,7 @@ static __always_inline void decide_begin(struct decision *decision)
 	}
 	__builtin_memset(decision->way, 0, sizeof(decision->way));
 	__builtin_memset(&decision->origin, 0, sizeof(decision->origin));
-	decision->fast_path = decision->forged = decision->foreign = decision->even_held = 0;
+	decision->fast_path = decision->forged = decision->foreign = decision->onward = decision->even_held = 0;
 	decision->hash = key_hash(&packet->key);
 	decision->origin.asked_source = source;
 	decision->origin.asked = packet->key;

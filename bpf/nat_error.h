@@ -38,6 +38,13 @@ static __always_inline __u32 nat_set_address(__u32 sum, __be64 at[2], const __u8
 	return sum;
 }
 
+/* A router in between keeps its own address; but not where the host would see it come in
+ * at an interface behind which it is not (rp_filter). */
+static __always_inline bool nat_error_turns(const struct translation *way)
+{
+	return way->delivery == DELIVERY_INGRESS;
+}
+
 static __always_inline int nat_error_ipv4(void *outer_at, void *quote_at, const void *end,
 					  const struct translation *way, struct nat_error_sums *sums)
 {
@@ -46,8 +53,7 @@ static __always_inline int nat_error_ipv4(void *outer_at, void *quote_at, const 
 
 	if ((void *)(outer + 1) > end || (void *)(quote + 1) > end)
 		return PARSE_SHORT;
-	/* A router in between keeps its own address. */
-	if (outer->source == quote->destination)
+	if (outer->source == quote->destination || nat_error_turns(way))
 		sum = nat_set32(sum, &outer->source, nat_ipv4(way->source));
 	sum = nat_set32(sum, &outer->destination, nat_ipv4(way->destination));
 	outer->checksum = nat_checksum_change(outer->checksum, sum);
@@ -67,7 +73,8 @@ static __always_inline int nat_error_ipv6(void *outer_at, void *quote_at, const 
 
 	if ((void *)(outer + 1) > end || (void *)(quote + 1) > end)
 		return PARSE_SHORT;
-	if (outer->source[0] == quote->destination[0] && outer->source[1] == quote->destination[1])
+	if ((outer->source[0] == quote->destination[0] && outer->source[1] == quote->destination[1]) ||
+	    nat_error_turns(way))
 		sum = nat_set_address(sum, outer->source, way->source);
 	sums->outer = nat_set_address(sum, outer->destination, way->destination);
 

@@ -85,6 +85,30 @@ static __always_inline int place_direct(struct decision *decision, __u32 ifindex
 	return DECIDED;
 }
 
+/*
+ * Neither the client nor the server is a container that weir watches. Whom the client
+ * asked appears to ask the server itself: its packets come in at its veth, and take the
+ * way that the host has for it, with the host's own rules and masquerading; so the
+ * answers come to the same veth. There they turn likewise.
+ */
+static __always_inline int place_onward(struct decision *decision, __u32 ifindex, const struct interface_place *here,
+					const struct ethernet_header *ethernet)
+{
+	struct translation *there = &decision->way[WAY_TO_SERVER], *back = &decision->way[WAY_TO_CLIENT];
+
+	/* Answers to another source would not come here; nobody has an address that asks itself. */
+	if (decision->forged || address_equal(there->destination, back->source))
+		return REFUSED_NO_TARGET;
+	decision->onward = 1;
+	address_copy(there->source, back->source);
+	place_set_macs(there, ethernet->destination, here->host_mac);
+	place_deliver(there, DELIVERY_INGRESS, ifindex);
+	back->edge = there->edge;
+	place_set_macs(back, ethernet->destination, ethernet->source);
+	place_deliver(back, DELIVERY_INGRESS, ifindex);
+	return DECIDED;
+}
+
 /* The client is not a container that weir watches: the host, the world outside. */
 static __always_inline int place_server_edge(struct decision *decision, __u32 ifindex,
 					     const struct interface_place *here, const struct place *target, bool near,
@@ -92,8 +116,6 @@ static __always_inline int place_server_edge(struct decision *decision, __u32 if
 {
 	struct translation *there = &decision->way[WAY_TO_SERVER], *back = &decision->way[WAY_TO_CLIENT];
 
-	if (!target)
-		return REFUSED_OUTSIDE;
 	place_set_macs(there, NULL, target->mac);
 	if (target->ifindex != ifindex)
 		place_deliver(there, DELIVERY_EGRESS, target->ifindex);
@@ -123,6 +145,8 @@ static __noinline int place_ways(struct __sk_buff *skb, struct decision *decisio
 	target = bpf_map_lookup_elem(&endpoints, there->destination);
 	near = target && target->bridge_ifindex == here->bridge_ifindex;
 	there->edge = place_edge(ifindex, hook);
+	if (hook == HOOK_EGRESS && !target)
+		return place_onward(decision, ifindex, here, ethernet);
 	if (hook == HOOK_EGRESS)
 		return place_server_edge(decision, ifindex, here, target, near, sender_mac);
 	if (target && target->ifindex == ifindex) {

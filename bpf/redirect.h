@@ -17,6 +17,23 @@
 /* enum of <linux/if_packet.h>: addressed to this host. */
 #define PACKET_HOST 0
 
+/*
+ * Of packets that come in again at the interface where they went out, so that the program
+ * there tells them from the container's own. Nothing that a container sends has a mark:
+ * the kernel takes it off between namespaces.
+ */
+#define MARK_TURNED 0x77656972
+
+/* Whether a packet at ingress has been translated and counted at egress. From here on it
+ * is as if the container had sent it. */
+static __always_inline bool redirect_has_turned(struct __sk_buff *skb)
+{
+	if (skb->mark != MARK_TURNED)
+		return false;
+	skb->mark = 0;
+	return true;
+}
+
 /* Whether the packet of a known flow may begin another one, or be of another one. */
 static __always_inline bool redirect_concerns(const struct flow *flow, const struct packet *packet, __u64 owner)
 {
@@ -39,8 +56,8 @@ static __always_inline void redirect_name_error(struct decision *decision, const
 	const __u8 *sender = source ? key->address[1] : key->address[0];
 
 	/* The quote's receiver is who sends this way, unless it is a router that tells. */
-	if (address_equal(sender,
-			  decision->quote.source & 1 ? decision->quote.key.address[0] : decision->quote.key.address[1]))
+	if (nat_error_turns(way) || address_equal(sender, decision->quote.source & 1 ? decision->quote.key.address[0]
+										     : decision->quote.key.address[1]))
 		sender = way->source;
 	__builtin_memcpy(decision->ip.source, sender, sizeof(decision->ip.source));
 	__builtin_memcpy(decision->ip.destination, way->destination, sizeof(decision->ip.destination));
@@ -204,6 +221,8 @@ static __always_inline int redirect_deliver(struct __sk_buff *skb, struct flow *
 	case DELIVERY_EGRESS:
 		return bpf_redirect(decision->ifindex, 0);
 	case DELIVERY_INGRESS:
+		if (decision->ifindex == skb->ifindex)
+			skb->mark = MARK_TURNED;
 		return bpf_redirect(decision->ifindex, BPF_F_INGRESS);
 	case DELIVERY_PEER:
 		return redirect_to_peer(skb, flow, packet, decision->ifindex);

@@ -74,6 +74,8 @@ static __always_inline int observe(struct __sk_buff *skb, __u8 hook, bool ethern
 	struct flow *flow = NULL;
 	int result;
 
+	if (REDIRECTS(ethernet) && hook == HOOK_INGRESS && redirect_has_turned(skb))
+		return NEXT_PROGRAM;
 	result = packet_parse(skb, &packet, ethernet);
 	if (result)
 		goto not_in_a_flow;

@@ -58,9 +58,6 @@ pub struct RedirectCounters {
     pub refused_flows_full: u64,
     /// New connections dropped: the table of translations is full.
     pub refused_translations_full: u64,
-    /// New connections of the host or of somebody outside that were left as they
-    /// are: their target is not on this host.
-    pub passed_outside: u64,
 }
 
 /// The maps, each with a name for error messages.
@@ -159,7 +156,6 @@ impl Redirects {
             refused_no_port: refused(abi::refusal::REFUSED_NO_PORT),
             refused_flows_full: refused(abi::refusal::REFUSED_FLOWS_FULL),
             refused_translations_full: refused(abi::refusal::REFUSED_TRANSLATIONS_FULL),
-            passed_outside: refused(abi::refusal::REFUSED_OUTSIDE),
         })
     }
 

@@ -17,6 +17,8 @@ pub struct TestRun {
     pub verdict: i32,
     /// The frame as the program left it.
     pub frame: Vec<u8>,
+    /// The mark that the program left on the packet.
+    pub mark: u32,
     /// Mean time of one run.
     pub duration_ns: u32,
 }
@@ -38,6 +40,20 @@ impl Datapath {
         let program = self.program(program).ok_or(io::ErrorKind::NotFound)?;
         test_run(&program, ifindex, frame, repeat)
     }
+
+    /// The same, once, for a packet with a mark.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn test_run_marked(
+        &self,
+        program: ProgramName,
+        ifindex: u32,
+        frame: &[u8],
+        mark: u32,
+    ) -> io::Result<TestRun> {
+        run(&self.program(program), [ifindex, mark], frame, 1)
+    }
 }
 
 /// As [`Datapath::test_run`], for any TC program.
@@ -45,10 +61,17 @@ impl Datapath {
 /// # Errors
 /// As there.
 pub fn test_run(program: &impl AsFd, ifindex: u32, frame: &[u8], repeat: u32) -> io::Result<TestRun> {
+    run(program, [ifindex, 0], frame, repeat)
+}
+
+fn run(program: &impl AsFd, [ifindex, mark]: [u32; 2], frame: &[u8], repeat: u32) -> io::Result<TestRun> {
     // As bytes: the kernel refuses a context whose padding is not zero.
     let mut context = [0u8; size_of::<__sk_buff>()];
-    let field = offset_of!(__sk_buff, ifindex);
-    context[field..field + size_of::<u32>()].copy_from_slice(&ifindex.to_ne_bytes());
+    let mark_at = offset_of!(__sk_buff, mark)..offset_of!(__sk_buff, mark) + size_of::<u32>();
+    for (field, value) in [(offset_of!(__sk_buff, ifindex), ifindex), (mark_at.start, mark)] {
+        context[field..field + size_of::<u32>()].copy_from_slice(&value.to_ne_bytes());
+    }
+    let mut context_out = context;
     let mut out = vec![0; frame.len()];
     let length = u32::try_from(frame.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut options = libbpf_sys::bpf_test_run_opts {
@@ -59,6 +82,8 @@ pub fn test_run(program: &impl AsFd, ifindex: u32, frame: &[u8], repeat: u32) ->
         data_size_out: length,
         ctx_in: context.as_mut_ptr().cast(),
         ctx_size_in: context.len() as u32,
+        ctx_out: context_out.as_mut_ptr().cast(),
+        ctx_size_out: context_out.len() as u32,
         repeat: i32::try_from(repeat).unwrap_or(i32::MAX),
         ..Default::default()
     };
@@ -69,5 +94,12 @@ pub fn test_run(program: &impl AsFd, ifindex: u32, frame: &[u8], repeat: u32) ->
         return Err(io::Error::from_raw_os_error(-status));
     }
     out.truncate(options.data_size_out as usize);
-    Ok(TestRun { verdict: options.retval.cast_signed(), frame: out, duration_ns: options.duration })
+    let mut mark = [0; size_of::<u32>()];
+    mark.copy_from_slice(&context_out[mark_at]);
+    Ok(TestRun {
+        verdict: options.retval.cast_signed(),
+        frame: out,
+        mark: u32::from_ne_bytes(mark),
+        duration_ns: options.duration,
+    })
 }

@@ -311,6 +311,18 @@ pub enum Warning {
         /// Of what is redirected.
         address: IpAddr,
     },
+    /// An address that nobody has, and targets that are no containers: there is no interface at which the host's own
+    /// packets could be redirected.
+    #[error(
+        "the rule \"{rule}\": neither {address} nor a target is a container's: connections of containers are redirected, \
+         those of the host itself and from outside are not"
+    )]
+    NoInterface {
+        /// The rule's name.
+        rule: String,
+        /// Of what is redirected.
+        address: IpAddr,
+    },
     /// A target in another network of this host.
     #[error(
         "the rule \"{rule}\": clients of {address} reach {target} in another network, by way of this host's own rules; \

@@ -10,8 +10,8 @@ use super::conflict::{contradiction, find_loop, most_specific_first};
 use super::resolve::{Names, Resolved, ResolvedTarget, Variant, resolve};
 use super::slots::{self, Candidate};
 use super::{
-    Compiled, CompiledMatch, CompiledRule, CompiledTarget, MATCHES_MAX, Rule, RuleError, RuleId, RuleName,
-    Surroundings, TargetId, VirtualAddress, Warning,
+    Clients, Compiled, CompiledMatch, CompiledRule, CompiledTarget, MATCHES_MAX, Rule, RuleError, RuleId,
+    RuleName, Surroundings, TargetId, VirtualAddress, Warning,
 };
 use crate::flow::Protocol;
 
@@ -187,7 +187,10 @@ impl RuleSet {
             Some((address, matches)) => {
                 Err(RuleError::MatchesMany { address: *address, count: matches.len() })
             }
-            None => Ok(warnings),
+            None => {
+                warnings.extend(all.last().into_iter().flat_map(|new| no_interface(new, &compiled)));
+                Ok(warnings)
+            }
         }
     }
 
@@ -249,6 +252,22 @@ impl RuleSet {
             }
         }
         (compiled, warnings)
+    }
+}
+
+/// A word on each address whose rule is about containers' connections only, unless it says so itself.
+fn no_interface(new: &Resolved<'_>, compiled: &Compiled) -> Vec<Warning> {
+    let nowhere = |variant: &&Variant| {
+        !variant.targets.is_empty()
+            && compiled.virtual_addresses.get(&variant.address).is_some_and(|one| one.target.is_none())
+    };
+    let warning = |variant: &Variant| Warning::NoInterface {
+        rule: new.rule.name.to_string(),
+        address: variant.address,
+    };
+    match &new.rule.from {
+        Some(Clients::Named(_)) => Vec::new(),
+        _ => new.variants.iter().filter(nowhere).map(warning).collect(),
     }
 }
 

@@ -332,6 +332,8 @@ fn what_does_not_run_is_a_warning() {
             "connections to fd00::2 stay as they are: --source 10.9.9.9 is IPv4",
         ),
         ("192.0.2.1:80 four:80", "192.0.2.1 is this host's: connections of containers to it are redirected"),
+        ("10.99.0.1:80 198.51.100.7:80", "neither 10.99.0.1 nor a target is a container's"),
+        ("10.99.0.1:80 198.51.100.7:80 from=host", "neither 10.99.0.1 nor a target is a container's"),
         ("web:80 api:80 from=four", "connections to fd00::2 stay as they are: --from four has no IPv6"),
     ] {
         let warnings = check(&[text]).unwrap_or_else(|error| panic!("{text}: {error}"));

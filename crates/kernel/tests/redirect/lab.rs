@@ -15,7 +15,7 @@ use weir_core::redirect::{
     Compiled, CompiledMatch, CompiledRule, CompiledTarget, InterfacePlace, Place, RuleId, SLOTS, TargetId,
     VirtualAddress,
 };
-use weir_kernel::{Datapath, FlowTable, Options, ProgramName, RedirectCounters, Redirects};
+use weir_kernel::{Datapath, FlowTable, Options, ProgramName, RedirectCounters, Redirects, TestRun};
 use weir_testkit::packet::Frame;
 
 /// Let the next program run; drop; as `bpf_redirect()` says.
@@ -280,6 +280,13 @@ impl Lab {
         let program = ProgramName { hook, ethernet: true };
         let run = self.datapath.test_run(program, self.ifindex(at), frame, 1).unwrap();
         (run.verdict, run.frame)
+    }
+
+    /// The same for a packet with a mark.
+    #[track_caller]
+    pub(crate) fn run_marked(&self, at: Container, hook: Hook, frame: &[u8], mark: u32) -> TestRun {
+        let program = ProgramName { hook, ethernet: true };
+        self.datapath.test_run_marked(program, self.ifindex(at), frame, mark).unwrap()
     }
 
     /// A container sends a frame.

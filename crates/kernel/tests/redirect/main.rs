@@ -9,6 +9,7 @@ mod errors;
 mod held;
 mod lab;
 mod neighbors;
+mod onward;
 mod property;
 mod real;
 mod shortcut;

@@ -142,8 +142,7 @@ fn notes(rule: &RuleStatus) -> Vec<String> {
             "no_target" => "new connections refused, as no target was running",
             "no_port" => "new connections refused, as the server had too many from these clients",
             "flows_full" => "new connections refused, as the flow table was full (--max-flows)",
-            "translations_full" => "new connections refused, as the table of translations was full",
-            _ => "connections from outside that were not redirected, as the target is not on this host",
+            _ => "new connections refused, as the table of translations was full",
         };
         notes.push(format!("{meaning}: {}", text::count(*count)));
     }
@@ -207,7 +206,7 @@ mod tests {
                 targets: vec![target("fd00::2", 226), target("fd00::3", 25)],
             }],
             hits: 1234,
-            refused: [("no_target".to_owned(), 2), ("outside".to_owned(), 1)].into(),
+            refused: [("no_target".to_owned(), 2), ("translations_full".to_owned(), 1)].into(),
             live_connections: 3,
             live_bytes: 18_400,
         }
@@ -223,7 +222,7 @@ mod tests {
                 "NAME    MATCH     TARGET             FROM      PROTOCOL  HITS  LIVE  LIVE BYTES  ENDS IN",
                 "canary  web:8080  web:80=9,api:80=1  shop/web  tcp       1234  3     18.4 kB     1 h 0 m",
                 "canary: new connections refused, as no target was running: 2",
-                "canary: connections from outside that were not redirected, as the target is not on this host: 1",
+                "canary: new connections refused, as the table of translations was full: 1",
             ]
         );
         let nobody = RuleStatus { addresses: Vec::new(), refused: [].into(), ..rule() };

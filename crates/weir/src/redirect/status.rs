@@ -42,7 +42,6 @@ pub(super) fn of(
             ("no_port", counters.refused_no_port),
             ("flows_full", counters.refused_flows_full),
             ("translations_full", counters.refused_translations_full),
-            ("outside", counters.passed_outside),
         ] {
             if count > 0 {
                 *refused.entry(reason.to_owned()).or_default() += count;

@@ -12,6 +12,7 @@ mod errors;
 mod filters;
 mod life;
 mod names;
+mod onward;
 mod output;
 mod outside;
 mod protocols;

@@ -23,13 +23,13 @@ fn routed() -> Host {
     Host::of(topology)
 }
 
-fn of_version(version: usize, v4: &str, v6: &str) -> IpAddr {
+pub(crate) fn of_version(version: usize, v4: &str, v6: &str) -> IpAddr {
     [v4, v6][version].parse().unwrap()
 }
 
 /// The same bytes come back, over all of these connections at once.
 #[track_caller]
-fn exchange_all(streams: &mut [std::net::TcpStream]) {
+pub(crate) fn exchange_all(streams: &mut [std::net::TcpStream]) {
     for stream in streams {
         traffic::exchange(stream, 30_000);
     }
@@ -151,7 +151,7 @@ fn root_clients_outside_send_much_and_datagrams() {
 
 /// Sends ports of the host's own to ports of a container, as Docker does for `--publish`: whoever comes, from
 /// outside, from another bridge or from the host itself.
-fn publish(host: &Host, container: &str, ports: &[(&str, u16, u16)]) {
+pub(crate) fn publish(host: &Host, container: &str, ports: &[(&str, u16, u16)]) {
     let mut rules = String::new();
     for (family, ip) in ["ip", "ip6"].into_iter().zip(addresses(host.topology.container(container))) {
         let to = |port| SocketAddr::new(ip, port);
@@ -167,6 +167,12 @@ fn publish(host: &Host, container: &str, ports: &[(&str, u16, u16)]) {
             );
         }
     }
+    nft(host, &rules);
+}
+
+/// Rules of the host's own.
+#[track_caller]
+pub(crate) fn nft(host: &Host, rules: &str) {
     let mut nft = host.topology.host().command("nft");
     let mut nft = nft.args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
     nft.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
