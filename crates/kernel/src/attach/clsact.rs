@@ -13,11 +13,12 @@ mod filter;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use libc::{RTM_NEWQDISC, RTM_NEWTFILTER};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use weir_core::event::Hook;
 
 use super::instance::{Instance, Turns, is_alive, is_pinned};
-use super::rtnetlink::{Netlink, RTM_NEWQDISC, RTM_NEWTFILTER, Refusal};
+use super::rtnetlink::{Netlink, Refusal};
 use super::{AttachError, Program};
 use filter::{Tag, filter, program_options, qdisc, remove, remove_unused_qdisc};
 

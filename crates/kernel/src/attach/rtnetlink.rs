@@ -15,13 +15,6 @@ use netlink_packet_core::{
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
-pub(super) const RTM_NEWQDISC: u16 = 36;
-pub(super) const RTM_DELQDISC: u16 = 37;
-pub(super) const RTM_GETQDISC: u16 = 38;
-pub(super) const RTM_NEWTFILTER: u16 = 44;
-pub(super) const RTM_DELTFILTER: u16 = 45;
-pub(super) const RTM_GETTFILTER: u16 = 46;
-
 /// The attribute of an error that holds a sentence for people.
 const NLMSGERR_ATTR_MSG: u16 = 1;
 const NLMSG_HEADER_BYTES: usize = 16;
@@ -303,6 +296,7 @@ impl Netlink {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use libc::RTM_NEWTFILTER;
 
     fn roundtrip(message: &TcMessage) -> TcMessage {
         let mut bytes = vec![0; message.buffer_len()];

@@ -5,24 +5,17 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLA_HEADER_SIZE, NetlinkBuffer, NlasIterator};
+use libc::{
+    ARPHRD_ETHER, ARPHRD_LOOPBACK, IFA_ADDRESS, IFA_LOCAL, RTM_DELADDR, RTM_DELLINK, RTM_DELNSID,
+    RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNSID,
+};
+use netlink_packet_core::{
+    NLA_HEADER_SIZE, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NlasIterator,
+};
 
 use super::{Interface, InterfaceKind};
 
-/// Message types (linux/netlink.h, linux/rtnetlink.h).
-pub(super) const NLMSG_ERROR: u16 = 2;
-pub(super) const NLMSG_DONE: u16 = 3;
-pub(super) const RTM_NEWLINK: u16 = 16;
-pub(super) const RTM_DELLINK: u16 = 17;
-pub(super) const RTM_GETLINK: u16 = 18;
-pub(super) const RTM_NEWADDR: u16 = 20;
-pub(super) const RTM_DELADDR: u16 = 21;
-pub(super) const RTM_GETADDR: u16 = 22;
-pub(super) const RTM_NEWNSID: u16 = 88;
-pub(super) const RTM_DELNSID: u16 = 89;
-pub(super) const RTM_GETNSID: u16 = 90;
-
-/// Attributes (linux/if_link.h, linux/if_addr.h, linux/net_namespace.h).
+/// Attributes that libc has not (linux/if_link.h, linux/if_addr.h, linux/net_namespace.h).
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINK: u16 = 5;
@@ -32,8 +25,6 @@ const IFLA_INFO_KIND: u16 = 1;
 pub(super) const IFLA_EXT_MASK: u16 = 29;
 const IFLA_LINK_NETNSID: u16 = 37;
 pub(super) const IFLA_TARGET_NETNSID: u16 = 46;
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
 pub(super) const IFA_TARGET_NETNSID: u16 = 10;
 const NETNSA_NSID: u16 = 1;
 pub(super) const NETNSA_PID: u16 = 2;
@@ -44,10 +35,7 @@ pub(super) const IFINFOMSG_BYTES: usize = 16;
 pub(super) const IFADDRMSG_BYTES: usize = 8;
 pub(super) const RTGENMSG_BYTES: usize = 4;
 
-const ARPHRD_ETHER: u16 = 1;
-const ARPHRD_LOOPBACK: u16 = 772;
 const IFF_UP: u32 = 1;
-const NLM_F_DUMP_INTR: u16 = 0x10;
 
 /// An interface, with what only this module's neighbours need.
 #[derive(Debug, Clone, PartialEq, Eq)]

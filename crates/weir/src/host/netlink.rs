@@ -5,20 +5,15 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use futures_util::FutureExt;
+use libc::{RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_LINK, RTNLGRP_NSID};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
 
 use super::message::{self, Address, Link, Message};
 
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_DUMP: u16 = 0x300;
 /// Leave the interfaces' counters out of the answers (a third of their size).
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
-/// Groups of linux/rtnetlink.h: links, addresses, numbers of namespaces.
-const RTNLGRP_LINK: u32 = 1;
-const RTNLGRP_IPV4_IFADDR: u32 = 5;
-const RTNLGRP_IPV6_IFADDR: u32 = 9;
-const RTNLGRP_NSID: u32 = 28;
 /// The kernel never puts more into one datagram of a dump.
 const DATAGRAM_BYTES: usize = 64 * 1024;
 /// Room for some thousand notices that arrive while weir does something else.
@@ -81,7 +76,7 @@ impl Requests {
         if let Some(nsid) = nsid {
             put(&mut body, message::IFLA_TARGET_NETNSID, nsid.to_ne_bytes());
         }
-        self.dump(message::RTM_GETLINK, &body, |message| match message {
+        self.dump(libc::RTM_GETLINK, &body, |message| match message {
             Message::Link(link) => Some(link),
             _ => None,
         })
@@ -95,7 +90,7 @@ impl Requests {
         let mut body = vec![0; message::IFINFOMSG_BYTES];
         body[4..8].copy_from_slice(&ifindex.to_ne_bytes());
         put(&mut body, message::IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
-        match self.ask(message::RTM_GETLINK, &body) {
+        match self.ask(libc::RTM_GETLINK, &body) {
             Ok(Message::Link(link)) => Ok(Some(link)),
             Ok(_) => Ok(None),
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
@@ -109,7 +104,7 @@ impl Requests {
     /// The kernel refuses or the socket fails.
     pub(super) fn addresses(&mut self) -> io::Result<Vec<(u32, IpAddr)>> {
         let body = [0; message::IFADDRMSG_BYTES];
-        self.dump(message::RTM_GETADDR, &body, |message| match message {
+        self.dump(libc::RTM_GETADDR, &body, |message| match message {
             Message::Address(Address { ifindex, ip, nsid: None }) => Some((ifindex, ip)),
             _ => None,
         })
@@ -123,7 +118,7 @@ impl Requests {
     pub(super) fn addresses_in(&mut self, nsid: i32) -> io::Result<Vec<(u32, IpAddr)>> {
         let mut body = vec![0; message::IFADDRMSG_BYTES];
         put(&mut body, message::IFA_TARGET_NETNSID, nsid.to_ne_bytes());
-        self.dump(message::RTM_GETADDR, &body, |message| match message {
+        self.dump(libc::RTM_GETADDR, &body, |message| match message {
             Message::Address(Address { ifindex, ip, nsid: Some(of) }) if of == nsid => Some((ifindex, ip)),
             _ => None,
         })
@@ -140,7 +135,7 @@ impl Requests {
             Namespace::Pid(pid) => put(&mut body, message::NETNSA_PID, pid.to_ne_bytes()),
             Namespace::File(file) => put(&mut body, message::NETNSA_FD, file.as_raw_fd().to_ne_bytes()),
         }
-        match self.ask(message::RTM_GETNSID, &body)? {
+        match self.ask(libc::RTM_GETNSID, &body)? {
             Message::Nsid(nsid) => Ok(nsid),
             _ => Ok(None),
         }

@@ -2,13 +2,12 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use libc::{RTM_DELQDISC, RTM_DELTFILTER, RTM_GETQDISC, RTM_GETTFILTER, TCA_KIND, TCA_OPTIONS};
+use netlink_packet_core::NLA_F_NESTED;
 use weir_core::event::Hook;
 
 use super::{BOTH, NAME_PREFIX, PRIORITY};
-use crate::attach::rtnetlink::{
-    Attribute, Attributes, Netlink, RTM_DELQDISC, RTM_DELTFILTER, RTM_GETQDISC, RTM_GETTFILTER, Refusal,
-    TcMessage,
-};
+use crate::attach::rtnetlink::{Attribute, Attributes, Netlink, Refusal, TcMessage};
 
 pub(super) const CLSACT: &str = "clsact";
 pub(super) const BPF: &str = "bpf";
@@ -19,9 +18,6 @@ pub(super) const CLSACT_HANDLE: u32 = 0xffff_0000;
 pub(super) const INGRESS_PARENT: u32 = 0xffff_fff2;
 pub(super) const EGRESS_PARENT: u32 = 0xffff_fff3;
 
-pub(super) const TCA_KIND: u16 = 1;
-pub(super) const TCA_OPTIONS: u16 = 2;
-pub(super) const NLA_F_NESTED: u16 = 1 << 15;
 pub(super) const TCA_BPF_FD: u16 = 6;
 pub(super) const TCA_BPF_NAME: u16 = 7;
 pub(super) const TCA_BPF_FLAGS: u16 = 8;
