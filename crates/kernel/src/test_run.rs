@@ -3,7 +3,7 @@
 
 use std::io;
 use std::mem::offset_of;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use libbpf_rs::libbpf_sys;
 
@@ -37,8 +37,7 @@ impl Datapath {
         frame: &[u8],
         repeat: u32,
     ) -> io::Result<TestRun> {
-        let program = self.program(program).ok_or(io::ErrorKind::NotFound)?;
-        test_run(&program, ifindex, frame, repeat)
+        test_run(&self.loaded(program)?, ifindex, frame, repeat)
     }
 
     /// The same, once, for a packet with a mark.
@@ -52,7 +51,11 @@ impl Datapath {
         frame: &[u8],
         mark: u32,
     ) -> io::Result<TestRun> {
-        run(&self.program(program), [ifindex, mark], frame, 1)
+        run(&self.loaded(program)?, [ifindex, mark], frame, 1)
+    }
+
+    fn loaded(&self, program: ProgramName) -> io::Result<BorrowedFd<'_>> {
+        Ok(self.program(program).ok_or(io::ErrorKind::NotFound)?)
     }
 }
 
