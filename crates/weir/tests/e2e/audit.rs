@@ -3,12 +3,11 @@
 
 mod http;
 mod http2;
-mod mysql;
 mod overload;
-mod postgresql;
 mod redirected;
 mod redis;
 mod servers;
+mod statements;
 
 use serde_json::Value;
 use weir_testkit::Namespace;
