@@ -6,6 +6,7 @@
 //! out: better too little than a password.
 
 mod lexer;
+mod statement;
 #[cfg(test)]
 mod tests;
 

@@ -3,6 +3,7 @@
 
 mod method;
 mod observer;
+mod observers;
 mod pipeline;
 mod watched;
 
@@ -20,7 +21,8 @@ use crate::session::{Plan, Session};
 
 pub(crate) use method::choose as choose_method;
 pub(crate) use observer::Observer;
-pub(crate) use pipeline::{OWN, Pipeline};
+pub(crate) use observers::OWN;
+pub(crate) use pipeline::Pipeline;
 pub(crate) use watched::Watched;
 
 /// Runs the command until it is told to end.

@@ -3,15 +3,18 @@
 //! they are wanted.
 
 mod row;
+mod totals;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use crate::endpoint::Identity;
-use crate::event::{FlowClosed, FlowOpened, HookId};
+use crate::event::{FlowClosed, FlowOpened};
 use crate::flow::timeout::{LINGER_NS, Pressure, idle_ns};
-use crate::flow::{ConnectionId, Counters, FlowEntry, FlowKey, FlowState};
+use crate::flow::{ConnectionId, FlowEntry, FlowKey, FlowState};
 use crate::record::{FlowEvent, State};
 use row::{Row, counted_packets, opening_state, state_of};
+
+pub use totals::Totals;
 
 /// An entry that is older than this and has no row lost its opening event: the
 /// event of a younger one is still on its way through the ring.
@@ -60,39 +63,6 @@ pub struct Report<'a> {
     /// Who stands at the two ends, by [`Side::index`], as far as an earlier
     /// report found out: a container that is gone keeps its name.
     pub ends: &'a mut [Option<Identity>; 2],
-}
-
-/// Sums over all flows, each packet once.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Connections.
-    pub flows: u64,
-    /// What the counting hooks saw.
-    pub counted: Counters,
-    /// What each hook saw.
-    pub hooks: BTreeMap<HookId, Counters>,
-}
-
-impl Totals {
-    fn add(&mut self, entry: &FlowEntry) {
-        for direction in &entry.directions {
-            self.counted += direction.points[0].counters;
-        }
-        for (_, hook, counters) in entry.points() {
-            *self.hooks.entry(hook).or_default() += counters;
-        }
-    }
-
-    /// What was added since `before`.
-    #[must_use]
-    pub fn since(&self, before: &Self) -> Self {
-        let earlier = |hook| before.hooks.get(hook).copied().unwrap_or_default();
-        Self {
-            flows: self.flows.saturating_sub(before.flows),
-            counted: self.counted.since(before.counted),
-            hooks: self.hooks.iter().map(|(hook, counters)| (*hook, counters.since(earlier(hook)))).collect(),
-        }
-    }
 }
 
 /// All flows that live.

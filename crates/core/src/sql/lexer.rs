@@ -1,7 +1,6 @@
 //! One pass over SQL, from its first byte to its last.
 
-use smol_str::SmolStr;
-
+use super::statement::{Masked, Statement};
 use super::{Dialect, Family, Redacted};
 use crate::text;
 
@@ -21,27 +20,6 @@ pub(super) struct Lexer<'a> {
     statement: Statement,
     /// Literals are shown, where nothing hides them.
     shows_literals: bool,
-}
-
-/// What is known of the statement that is being read.
-#[derive(Default)]
-struct Statement {
-    begun: bool,
-    /// Its first two keywords, in capitals.
-    first: SmolStr,
-    second: SmolStr,
-    masked: Masked,
-}
-
-/// What is left out besides literals.
-#[derive(Default, PartialEq, Eq)]
-enum Masked {
-    #[default]
-    Nothing,
-    /// Everything up to the statement's end.
-    Statement,
-    /// Everything: where the statement ends cannot be told for certain.
-    Everything,
 }
 
 fn begins_name(byte: u8) -> bool {
@@ -365,16 +343,10 @@ impl<'a> Lexer<'a> {
     }
 
     fn keyword(&mut self, word: &str) {
-        let statement = &mut self.statement;
-        if statement.first.is_empty() {
-            statement.first = word.into();
-            if self.redacted.operation.is_empty() {
-                self.redacted.operation = word.into();
-            }
-        } else if statement.second.is_empty() && !matches!(word, "OR" | "REPLACE") {
-            statement.second = word.into();
+        if self.redacted.operation.is_empty() {
+            self.redacted.operation = word.into();
         }
-        if statement.masked == Masked::Nothing && statement.hides_after(word) {
+        if self.statement.hides_after(word) && self.statement.masked == Masked::Nothing {
             self.space = true;
             self.put(LITERAL);
             self.redacted.is_secret = true;
@@ -419,21 +391,5 @@ impl<'a> Lexer<'a> {
             text.push(' ');
         }
         text.push_str(token);
-    }
-}
-
-impl Statement {
-    /// Whether this keyword announces a password, or something that holds one.
-    fn hides_after(&self, word: &str) -> bool {
-        match (self.first.as_str(), self.second.as_str()) {
-            _ if word == "IDENTIFIED" => true,
-            ("SET", "PASSWORD") => true,
-            ("CHANGE", "MASTER" | "REPLICATION") => word == "TO",
-            ("START", "SLAVE" | "REPLICA" | "GROUP_REPLICATION") => matches!(word, "USER" | "PASSWORD"),
-            ("CREATE" | "ALTER", "USER" | "ROLE" | "GROUP" | "SERVER" | "SUBSCRIPTION" | "FOREIGN") => {
-                matches!(word, "PASSWORD" | "OPTIONS" | "CONNECTION")
-            }
-            _ => false,
-        }
     }
 }

@@ -1,21 +1,21 @@
 //! The way of the data: events and table readings in, records out, to one observer or several.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use weir_core::directory::Directory;
 use weir_core::dns;
-use weir_core::event::{DnsSeen, Event, PacketSeen};
+use weir_core::event::{DnsSeen, Event};
 use weir_core::flow::{CaptureState, EntrySource, FlowEntry, FlowKey, Pressure, Report, Table};
-use weir_core::l7::Found;
 use weir_core::loss::EventLosses;
 use weir_core::record::FlowEvent;
 use weir_core::scene::{Clock, Scene};
 use weir_kernel::{FlowTable, TableError, monotonic_now_ns};
 
 use super::observer::{AuditSums, Observer, Sums};
+use super::observers::{OWN, ObserverId, Observers};
 use super::watched::Watched;
 use crate::audit::{FlowNews, RequestsFound, Translations};
 use crate::error::Error;
@@ -26,13 +26,6 @@ use crate::notice;
 /// the least, or 2 s while the table is nearly full.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 const SWEEP_INTERVAL_PRESSED: Duration = Duration::from_secs(1);
-
-/// Which observer: those of other processes have a number from 1 on.
-pub(crate) type ObserverId = u64;
-
-/// The observer that belongs to the process itself: its output is standard output, and what fails there is the
-/// process's failure.
-pub(crate) const OWN: ObserverId = 0;
 
 /// Everything between the kernel and the outputs.
 pub(crate) struct Pipeline {
@@ -357,10 +350,6 @@ impl Pipeline {
     }
 }
 
-/// Who reads what comes out.
-#[derive(Default)]
-struct Observers(BTreeMap<ObserverId, Observer>);
-
 fn flow_news_of(key: FlowKey, entry: &FlowEntry, is_over: bool) -> FlowNews {
     let next_seq = entry.directions.each_ref().map(|direction| direction.next_seq);
     FlowNews { key, first_ns: entry.first_ns, told_ns: monotonic_now_ns(), next_seq, is_over }
@@ -378,50 +367,6 @@ impl AuditSums {
     fn count(&mut self, entry: &FlowEntry) {
         self.not_understood += u64::from(entry.is_not_understood());
         self.refused += u64::from(entry.capture == CaptureState::Overload);
-    }
-}
-
-impl Observers {
-    fn flow(&mut self, scene: &mut Scene, report: Report<'_>) {
-        if !self.0.values().any(Observer::shows_flows) {
-            return;
-        }
-        let last_ns = report.entry.last_ns;
-        let record = scene.flow_record(report);
-        self.0.values_mut().for_each(|observer| observer.flow(&record, last_ns));
-    }
-
-    fn packet(&mut self, scene: &mut Scene, packet: &PacketSeen) {
-        if self.0.is_empty() {
-            return;
-        }
-        let record = scene.packet_record(packet);
-        self.0.values_mut().for_each(|observer| observer.packet(&record));
-    }
-
-    fn request(&mut self, scene: &mut Scene, translations: &Translations, found: Found) {
-        let mut readers = self.0.values_mut().filter(|observer| observer.shows_requests());
-        let Some(first) = readers.next() else { return };
-        let translation = translations.of(&found.key, found.first_ns);
-        let record = scene.request_record(found, translation);
-        readers.for_each(|observer| observer.request(record.clone()));
-        first.request(record);
-    }
-
-    /// What the most eager of them wants.
-    fn update_interval(&self) -> Option<Duration> {
-        self.0.values().filter_map(Observer::update_interval).min()
-    }
-
-    /// An output that fails is the end of its observer, and of the process if it is the process's own.
-    fn check(&mut self) -> Result<(), Error> {
-        for (id, observer) in &mut self.0 {
-            match observer.check() {
-                Err(error) if *id == OWN => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
     }
 }
 

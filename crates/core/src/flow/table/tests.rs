@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 
 use super::*;
-use crate::event::{Hook, Seen};
-use crate::flow::{CaptureState, DirectionEntry, Point, Protocol, Side};
+use crate::event::{Hook, HookId, Seen};
+use crate::flow::{CaptureState, Counters, DirectionEntry, Point, Protocol, Side};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
