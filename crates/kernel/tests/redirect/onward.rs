@@ -2,14 +2,18 @@
 //! directions are translated at the egress of its veth, and turn there.
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
 use weir_core::event::Hook;
 use weir_testkit::packet::Frame;
-use weir_testkit::require_root;
+use weir_testkit::traffic::{EchoServer, udp_echo};
+use weir_testkit::{Namespace, require_root};
 
 use crate::lab::{
     API, CLIENT, DROPPED, FAR, HOST, Lab, NEXT, OUTSIDE, OUTSIDE6, REDIRECTED, Rule, VIRTUAL, VIRTUAL6, WEB,
 };
+
+use crate::real::{self, ASKED, Host, addresses, transfer};
 
 const SOMEBODY: &str = "198.51.100.77";
 const SOMEBODY6: &str = "2001:db8:77::1";
@@ -376,4 +380,36 @@ fn root_containers_go_their_own_way_to_the_same_target() {
         }
         assert_eq!(lab.counters(0).hits, 3);
     });
+}
+
+/// The packets of real stacks, where the host believes no source that is not where it should be.
+#[test]
+fn root_the_host_and_others_reach_somebody_outside() {
+    require_root!();
+    let host = Host::new();
+    // As `Topology::world`, without devices that not every kernel has.
+    let world = Namespace::new("world");
+    host.topology.host().ip_batch(&format!(
+        "link add wan type veth peer name eth0 netns {}\nlink set wan up\naddress add 203.0.113.1/24 dev wan\n\
+         address add fd97::1/64 dev wan nodad\naddress add fe80::1/64 dev wan nodad\n",
+        world.name()
+    ));
+    world.ip_batch(
+        "link set eth0 up\naddress add 203.0.113.7/24 dev eth0\naddress add fd97::7/64 dev eth0 nodad\n\
+         route add default via 203.0.113.1\nroute add ::/0 via fd97::1\n",
+    );
+    host.topology.host().sysctl("ipv4/conf/all/rp_filter", "1");
+    let outside: [IpAddr; 2] = ["203.0.113.7", "fd97::7"].map(|ip| ip.parse().unwrap());
+    for (web, outside) in addresses(host.container("web")).into_iter().zip(outside) {
+        let (tcp, udp) = (EchoServer::tcp(&world, outside), EchoServer::udp(&world, outside));
+        for client in [host.topology.host(), &world] {
+            host.set(&[real::rule(web, tcp.address())]);
+            let before = host.hits(1);
+            transfer(client, SocketAddr::new(web, ASKED), 1 << 20);
+            host.set(&[real::rule(web, udp.address())]);
+            udp_echo(client, SocketAddr::new(web, ASKED), 5, 512);
+            udp_echo(client, SocketAddr::new(web, ASKED), 1, 4000);
+            assert_eq!(host.hits(1) - before, 3, "{client:?} to {outside}");
+        }
+    }
 }

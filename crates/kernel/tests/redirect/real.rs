@@ -14,11 +14,11 @@ use weir_testkit::traffic::{EchoServer, connect, ping, udp_echo};
 use weir_testkit::{Container, Namespace, Topology, require_root};
 
 /// The port that clients ask for.
-const ASKED: u16 = 8080;
+pub(crate) const ASKED: u16 = 8080;
 
 /// A host whose containers' veths have the programs.
-struct Host {
-    topology: Topology,
+pub(crate) struct Host {
+    pub(crate) topology: Topology,
     redirects: Redirects,
     table: FlowTable,
     _attachments: Vec<Attachment>,
@@ -27,14 +27,14 @@ struct Host {
 }
 
 /// One redirect of everything that is sent to a port of an address.
-struct Rule {
+pub(crate) struct Rule {
     asked: IpAddr,
     target: SocketAddr,
     source: Option<IpAddr>,
     fast_path: bool,
 }
 
-fn rule(asked: impl Into<IpAddr>, target: SocketAddr) -> Rule {
+pub(crate) fn rule(asked: impl Into<IpAddr>, target: SocketAddr) -> Rule {
     Rule { asked: asked.into(), target, source: None, fast_path: false }
 }
 
@@ -49,7 +49,7 @@ fn link(namespace: &Namespace, device: &str) -> (u32, [u8; 6]) {
 
 impl Host {
     /// `client`, `web` and `api` on one bridge, `far` on the other.
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with_table_of(4096)
     }
 
@@ -87,7 +87,7 @@ impl Host {
         Self { topology, redirects, table, _attachments: attachments, _datapath: datapath, compiled }
     }
 
-    fn container(&self, name: &str) -> &Container {
+    pub(crate) fn container(&self, name: &str) -> &Container {
         self.topology.container(name)
     }
 
@@ -99,7 +99,7 @@ impl Host {
     }
 
     /// Makes these the rules, and forgets all connections there were.
-    fn set(&self, rules: &[Rule]) {
+    pub(crate) fn set(&self, rules: &[Rule]) {
         let mut compiled = self.compiled.clone();
         for (number, rule) in (1..).zip(rules) {
             let (id, target) = (RuleId::new(number, 0).unwrap(), TargetId(number));
@@ -138,7 +138,7 @@ impl Host {
         }
     }
 
-    fn hits(&self, number: u32) -> u64 {
+    pub(crate) fn hits(&self, number: u32) -> u64 {
         self.redirects.counters(RuleId::new(number, 0).unwrap()).unwrap().hits
     }
 }
@@ -159,7 +159,7 @@ fn bytes(count: usize) -> Vec<u8> {
 
 /// Sends a few megabytes to an echo server, and compares what comes back.
 #[track_caller]
-fn transfer(client: &Namespace, address: SocketAddr, count: usize) {
+pub(crate) fn transfer(client: &Namespace, address: SocketAddr, count: usize) {
     let sent = bytes(count);
     let mut stream = connect(client, address);
     let mut writer = stream.try_clone().unwrap();
@@ -172,7 +172,7 @@ fn transfer(client: &Namespace, address: SocketAddr, count: usize) {
 }
 
 /// Both versions of IP: the addresses of a container.
-fn addresses(container: &Container) -> [IpAddr; 2] {
+pub(crate) fn addresses(container: &Container) -> [IpAddr; 2] {
     [container.ipv4().into(), container.ipv6().into()]
 }
 
