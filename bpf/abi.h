@@ -18,7 +18,7 @@
 #ifndef WEIR_ABI_H
 #define WEIR_ABI_H
 
-#define ABI_VERSION 5
+#define ABI_VERSION 6
 
 /* Where a packet was seen, from the point of view of the device that the
  * program is attached to. At the host side of a container's veth, ingress is
@@ -96,56 +96,68 @@ struct flow_point {
 	__u64 owner; /* ifindex, and above it (bit 32 on) enum hook: claimed as one word. 0: nobody yet */
 };
 
-/* One direction of a flow: [0] is what end 0 of the key sends. */
+/*
+ * One direction of a flow: [0] is what end 0 of the key sends. 64 bytes, a cache line:
+ * the two are written by different processors as a rule, packet by packet.
+ */
 struct flow_direction {
 	/* [0] is the hook that saw the direction first: it counts the flow and
 	 * follows its TCP state. [1] is the hook at the other end of the way
 	 * within this host, if there is one: it tells what was delivered. */
 	struct flow_point point[2];
-	__u32 next_seq; /* TCP: highest sequence number seen, plus one */
-	__u32 retransmits;
-	__u32 zero_windows;
-	__u8 tcp_flags; /* all that were seen, ORed */
-	__u8 fin_acked; /* 1: the other end has acknowledged this end's FIN */
+	__u32 next_seq;	 /* TCP: highest sequence number seen, plus one */
+	__u32 first_seq; /* TCP: sequence number of the first byte that was seen, or would follow the SYN */
+	__u8 tcp_flags;	 /* all that were seen, ORed */
+	__u8 fin_acked;	 /* 1: the other end has acknowledged this end's FIN */
 	/* What follows is for captures of payload. A turn is what an end says until the other one speaks. */
 	__u8 turns_looked_at; /* in search of a protocol, without finding one */
 	__u8 frame_state;     /* enum frame_state, in frames.h */
-	__u32 first_seq;      /* TCP: sequence number of the first byte that was seen, or would follow the SYN */
 	__u32 turn_bytes;     /* payload in this turn; 0: it is the other end's */
-	/* Frames of HTTP/2, which are followed from header to header: a chain. */
-	__u32 frame_seq;   /* where the latest one begins */
-	__u32 frame_head;  /* what has come of its first 4 bytes: length and type */
-	__u32 frame_chain; /* number of the chain: another one after each break */
-	__u32 pad;
 };
 
+/* Frames of HTTP/2 in one direction, which are followed from header to header: a chain. */
+struct flow_frames {
+	__u32 seq;   /* where the latest one begins */
+	__u32 head;  /* what has come of its first 4 bytes: length and type */
+	__u32 chain; /* number of the chain: another one after each break */
+};
+
+/*
+ * Counters only ever grow, over all incarnations: user space subtracts the base that
+ * EVENT_REOPEN gave it. No packet falls between two.
+ *
+ * In the table each direction has a cache line of its own (crates/kernel/src/abi.rs sees to it); what stands
+ * before them is read much and written rarely.
+ */
 struct flow {
 	struct bpf_spin_lock lock; /* held to claim a flow_point or to start a new incarnation */
 	__u32 incarnation;	   /* goes up when a closed connection's addresses and ports are used again */
 	__u64 first_ns;
-	__u64 last_ns; /* resolution: one scheduler tick; may lie that much before first_ns */
-	__u64 syn_ns;  /* 0: no SYN seen, or it was sent twice (no round trip can be told) */
-	__u32 rtt_us;  /* TCP handshake, SYN to its last ACK; 0: not known */
-	__u32 resets;
-	__u32 icmp_errors; /* ICMP errors that quote this flow */
+	__u64 last_ns;	   /* resolution: one scheduler tick; may lie that much before first_ns */
 	__u8 state;	   /* enum flow_state */
 	__u8 initiator;	   /* which end of the key opened it: 0 or 1 */
 	__u8 midstream;	   /* 1: TCP, and its beginning was not seen */
 	__u8 capture;	   /* enum capture_state */
-	/* The hooks that translate it, by enum way, as flow_point.owner. The client is
-	 * the initiator. 0: it is not translated, and the next three say nothing. */
-	__u64 edge[2];
-	__u32 rule;	       /* that redirected it; 0: none, it only got another port */
-	struct flow_key asked; /* its name as its client sees it */
-	__u8 asked_source;     /* which end of `asked` is the client */
-	__u8 superseded;       /* 1: ended, or hardly begun; its key may be one in `translations` now */
+	__u8 superseded;   /* 1: ended, or hardly begun; its key may be one in `translations` now */
+	__u8 asked_source; /* which end of `asked` is the client */
 	__u8 pad[2];
+	/* The hooks that translate it, by enum way, as flow_point.owner. The client is
+	 * the initiator. 0: it is not translated, and `rule` and `asked` say nothing. */
+	__u64 edge[2];
 	/* --accelerate: by sender, the host's end of the veth at whose other end its
 	 * packets are received at once; 0: they are not. */
 	__u32 shortcut[2];
-	/* Counters only ever grow, over all incarnations: user space subtracts
-	 * the base that EVENT_REOPEN gave it. No packet falls between two. */
+	__u64 syn_ns; /* 0: no SYN seen, or it was sent twice (no round trip can be told) */
+	__u32 rtt_us; /* TCP handshake, SYN to its last ACK; 0: not known */
+	__u32 resets;
+	__u32 icmp_errors;    /* ICMP errors that quote this flow */
+	__u32 rule;	      /* that redirected it; 0: none, it only got another port */
+	__u32 retransmits[2]; /* by direction, as the next */
+	__u32 zero_windows[2];
+	__u8 pad_to_line[8];
 	struct flow_direction direction[2];
+	struct flow_key asked; /* its name as its client sees it */
+	struct flow_frames frames[2];
 };
 
 /* Begins every record of the ring buffer. */

@@ -154,11 +154,11 @@ static __always_inline __u8 flow_track_tcp(struct flow *flow, const struct packe
 	if (!seen || flow_seq_after(end, own->next_seq))
 		own->next_seq = end;
 	else if (length)
-		own->retransmits++;
+		flow->retransmits[source]++;
 	if (seen != (seen | flags))
 		own->tcp_flags = seen | flags;
 	if (!packet->tcp_window && !(flags & (TCP_SYN | TCP_RST)))
-		own->zero_windows++;
+		flow->zero_windows[source]++;
 
 	if (flags & TCP_RST) {
 		__sync_fetch_and_add(&flow->resets, 1);

@@ -40,7 +40,7 @@
 /* What a copied head takes is not worth shedding. */
 #define FRAME_UNSHED_BYTES 256
 
-/* What is known of the frame at flow_direction.frame_seq. */
+/* What is known of the frame at flow_frames.seq. */
 enum frame_state {
 	FRAME_UNTRIED = 0, /* nothing was said yet in this direction */
 	FRAME_NONE = 1,	   /* where frames begin is not known */
@@ -111,11 +111,12 @@ static __always_inline bool frames_broke(const struct segment *segment)
 static __noinline void frames_end(struct flow *flow, const struct segment *segment)
 {
 	struct flow_direction *own = &flow->direction[segment->source & 1];
+	struct flow_frames *frames = &flow->frames[segment->source & 1];
 
 	bpf_spin_lock(&flow->lock);
-	own->frame_seq = segment->frame_seq;
-	own->frame_head = segment->frame_head;
-	own->frame_chain = segment->frame_chain;
+	frames->seq = segment->frame_seq;
+	frames->head = segment->frame_head;
+	frames->chain = segment->frame_chain;
 	own->frame_state = segment->frame_state;
 	bpf_spin_unlock(&flow->lock);
 }
@@ -127,6 +128,7 @@ static __noinline bool frames_begin(struct __sk_buff *skb, struct flow *flow, st
 {
 	__u32 source = segment->source & 1;
 	struct flow_direction *own = &flow->direction[source];
+	const struct flow_frames *frames = &flow->frames[source];
 
 	if (own->frame_state == FRAME_NONE && !(capture && capture->frame_bytes[source]))
 		return false;
@@ -134,9 +136,9 @@ static __noinline bool frames_begin(struct __sk_buff *skb, struct flow *flow, st
 	 * what it has. */
 	bpf_spin_lock(&flow->lock);
 	segment->frame_state = own->frame_state;
-	segment->frame_seq = own->frame_seq;
-	segment->frame_head = own->frame_head;
-	segment->frame_chain = own->frame_chain;
+	segment->frame_seq = frames->seq;
+	segment->frame_head = frames->head;
+	segment->frame_chain = frames->chain;
 	own->frame_state = FRAME_BUSY;
 	bpf_spin_unlock(&flow->lock);
 	if (segment->frame_state == FRAME_BUSY)

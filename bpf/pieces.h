@@ -21,7 +21,7 @@ struct segment {
 	__u32 bytes;
 	__u32 turn_bytes; /* that came before it */
 	__u32 told;	  /* so many of its bytes have been told of, or left out */
-	/* As in struct flow_direction; see frames.h. */
+	/* As in struct flow_frames and flow_direction; see frames.h. */
 	__u32 frame_seq;
 	__u32 frame_head;
 	__u32 frame_chain;

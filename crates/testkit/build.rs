@@ -45,7 +45,7 @@ const PROGRAMS: [Change; 3] = [
 /// Layouts that differ: members that are elsewhere, wider, or new.
 const LAYOUTS: [Change; 4] = [
     ("abi.h", "\t__u64 first_ns;\n", "\t__u64 of_other_version[3];\n\t__u64 first_ns;\n"),
-    ("abi.h", "\t__u32 next_seq; ", "\t__u64 next_seq; "),
+    ("abi.h", "\t__u32 next_seq;", "\t__u64 next_seq;"),
     ("abi.h", "\t__u64 edge;\t   ", "\t__u32 of_other_version;\n\t__u64 edge;\t   "),
     ("abi.h", "\t__u32 address_sum; ", "\t__u64 address_sum; "),
 ];

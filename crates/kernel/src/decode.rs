@@ -140,6 +140,7 @@ pub(crate) fn encode_key(key: &FlowKey) -> abi::flow_key {
 }
 
 pub(crate) fn entry(flow: &abi::flow) -> Option<FlowEntry> {
+    let [low, high] = &flow.direction;
     Some(FlowEntry {
         incarnation: flow.incarnation,
         first_ns: flow.first_ns,
@@ -157,19 +158,26 @@ pub(crate) fn entry(flow: &abi::flow) -> Option<FlowEntry> {
             asked: key(&flow.asked),
             client: Side::from_index(flow.asked_source),
         }),
-        directions: flow.direction.each_ref().map(|direction| DirectionEntry {
-            points: direction.point.each_ref().map(|point| Point {
-                // The lower half is the interface, the next byte the hook.
-                hook: HookId::from_numbers(point.owner as u32, (point.owner >> 32) as u8),
-                counters: Counters { packets: point.packets, bytes: point.bytes },
-            }),
-            retransmits: direction.retransmits,
-            zero_windows: direction.zero_windows,
-            tcp_flags: direction.tcp_flags,
-            next_seq: direction.next_seq,
-            looked_at: direction.turns_looked_at != 0,
-        }),
+        directions: [
+            direction(low, flow.retransmits[0], flow.zero_windows[0]),
+            direction(high, flow.retransmits[1], flow.zero_windows[1]),
+        ],
     })
+}
+
+fn direction(direction: &abi::flow_direction, retransmits: u32, zero_windows: u32) -> DirectionEntry {
+    DirectionEntry {
+        points: direction.point.each_ref().map(|point| Point {
+            // The lower half is the interface, the next byte the hook.
+            hook: HookId::from_numbers(point.owner as u32, (point.owner >> 32) as u8),
+            counters: Counters { packets: point.packets, bytes: point.bytes },
+        }),
+        retransmits,
+        zero_windows,
+        tcp_flags: direction.tcp_flags,
+        next_seq: direction.next_seq,
+        looked_at: direction.turns_looked_at != 0,
+    }
 }
 
 pub(crate) fn tally_key(key: &abi::tally_key) -> Option<(HookId, TallyReason)> {

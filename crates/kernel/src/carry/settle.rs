@@ -17,6 +17,8 @@ pub(super) fn flow(now: &[u8], copied: &[u8], last: &[u8]) -> Option<Vec<u8>> {
     now.rtt_us = now.rtt_us.max(last.rtt_us);
     now.resets = sum(now.resets, copied.resets, last.resets);
     now.icmp_errors = sum(now.icmp_errors, copied.icmp_errors, last.icmp_errors);
+    each(&mut now.retransmits, &copied.retransmits, &last.retransmits);
+    each(&mut now.zero_windows, &copied.zero_windows, &last.zero_windows);
     let directions = copied.direction.iter().zip(&last.direction);
     for (now, (copied, last)) in now.direction.iter_mut().zip(directions) {
         direction(now, copied, last);
@@ -32,8 +34,6 @@ fn direction(now: &mut flow_direction, copied: &flow_direction, last: &flow_dire
     if last.next_seq.wrapping_sub(now.next_seq).cast_signed() > 0 {
         now.next_seq = last.next_seq;
     }
-    now.retransmits = sum(now.retransmits, copied.retransmits, last.retransmits);
-    now.zero_windows = sum(now.zero_windows, copied.zero_windows, last.zero_windows);
     now.tcp_flags |= last.tcp_flags;
     now.fin_acked |= last.fin_acked;
 }
@@ -44,6 +44,12 @@ fn point(now: &mut flow_point, copied: &flow_point, last: &flow_point) {
     }
     now.packets += last.packets.saturating_sub(copied.packets);
     now.bytes += last.bytes.saturating_sub(copied.bytes);
+}
+
+fn each(now: &mut [u32; 2], copied: &[u32; 2], last: &[u32; 2]) {
+    for (now, (copied, last)) in now.iter_mut().zip(copied.iter().zip(last)) {
+        *now = sum(*now, *copied, *last);
+    }
 }
 
 fn sum(now: u32, copied: u32, last: u32) -> u32 {
