@@ -34,11 +34,15 @@ static __always_inline bool redirect_has_turned(struct __sk_buff *skb)
 	return true;
 }
 
-/* Whether the packet of a known flow may begin another one, or be of another one. */
+/* Whether the packet of a known flow may begin another one, or be of another one. As cheap
+ * as it can be told: decide_may_begin() looks closer. */
 static __always_inline bool redirect_concerns(const struct flow *flow, const struct packet *packet, __u64 owner)
 {
-	return flow->superseded || flow->state == FLOW_NEW || flow->state >= FLOW_CLOSED ||
-	       decide_is_foreign(flow, packet, owner);
+	if (flow->superseded || decide_is_foreign(flow, packet, owner))
+		return true;
+	if (flow->state != FLOW_NEW && flow->state < FLOW_CLOSED)
+		return false;
+	return packet->key.protocol != PROTOCOL_TCP || (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
 static __always_inline void redirect_note(struct decision *decision, const struct translation *way)
