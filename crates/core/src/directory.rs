@@ -6,6 +6,8 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use crate::endpoint::{Container, Identity};
 use names::NameCache;
 
@@ -14,12 +16,12 @@ use names::NameCache;
 #[derive(Debug, Default)]
 pub struct Directory {
     /// By the index of the veth that the container is behind.
-    owners: HashMap<u32, Arc<Container>>,
+    owners: HashMap<u32, Arc<Container>, RandomState>,
     /// By the key that the caller gave, with its addresses.
-    containers: HashMap<String, (Arc<Container>, Vec<IpAddr>)>,
+    containers: HashMap<String, (Arc<Container>, Vec<IpAddr>), RandomState>,
     /// The key of the container that has this address.
-    by_address: HashMap<IpAddr, String>,
-    host: HashSet<IpAddr>,
+    by_address: HashMap<IpAddr, String, RandomState>,
+    host: HashSet<IpAddr, RandomState>,
     names: NameCache,
 }
 

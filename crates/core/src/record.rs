@@ -25,15 +25,15 @@ pub use stats::StatsRecord;
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Record {
     /// A connection, at its opening, while it lives, at its end.
-    Flow(FlowRecord),
+    Flow(Box<FlowRecord>),
     /// One packet (`--packets`).
-    Packet(PacketRecord),
+    Packet(Box<PacketRecord>),
     /// What was asked of a server, and what it answered.
     Request(Box<RequestRecord>),
     /// Requests summed up (`--stats`).
     Stats(Box<StatsRecord>),
     /// The last record of a command that ends.
-    Summary(SummaryRecord),
+    Summary(Box<SummaryRecord>),
 }
 
 /// Why a flow record was written.

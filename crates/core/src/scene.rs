@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::directory::Directory;
@@ -55,7 +56,7 @@ pub struct Scene {
     /// Who stands behind an address.
     pub directory: Directory,
     /// Devices by index, those that are gone included: records still name them.
-    pub devices: HashMap<u32, Device>,
+    pub devices: HashMap<u32, Device, RandomState>,
     /// The calendar.
     pub clock: Clock,
     /// Names of rules by their numbers, those that are gone included: connections
@@ -172,8 +173,8 @@ impl Scene {
     }
 
     /// The record of a request.
-    pub fn request_record(&mut self, found: Found, translation: Option<&Translation>) -> RequestRecord {
-        let Found { key, first_ns, client, hooks, protocol, time_ns, exchange } = found;
+    pub fn request_record(&mut self, found: Found, translation: Option<&Translation>) -> Box<RequestRecord> {
+        let Found { key, first_ns: _, flow, client, hooks, protocol, time_ns, exchange } = found;
         let owners = [Side::Low, Side::High].map(|side| {
             let at = |hook: Option<HookId>, way: Hook| {
                 hook.filter(|hook| hook.hook == way && self.is_container_side(hook.ifindex))
@@ -197,9 +198,9 @@ impl Scene {
         let begun_ns = request.or(response).map_or(time_ns, |part| part.first_ns);
         let both = request.zip(response);
         let microseconds = |ns: u64| ns / 1_000;
-        RequestRecord {
+        Box::new(RequestRecord {
             time: self.clock.time(begun_ns),
-            flow: key.connection_id(first_ns),
+            flow,
             client,
             server,
             rule,
@@ -224,7 +225,7 @@ impl Scene {
             capture: exchange.capture,
             attributes: exchange.attributes,
             revealed: exchange.revealed.classes().map(Class::name).collect(),
-        }
+        })
     }
 
     /// The record of one packet.

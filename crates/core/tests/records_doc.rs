@@ -207,11 +207,11 @@ fn summary() -> SummaryRecord {
 
 #[test]
 fn every_field_is_documented() {
-    assert_eq!(fields(&[Record::Flow(flow())]), documented("## flow"));
-    assert_eq!(fields(&[Record::Packet(packet())]), documented("## packet"));
+    assert_eq!(fields(&[Record::Flow(flow().into())]), documented("## flow"));
+    assert_eq!(fields(&[Record::Packet(packet().into())]), documented("## packet"));
     assert_eq!(fields(&[Record::Request(Box::new(request()))]), documented("## request"));
     assert_eq!(fields(&[Record::Stats(Box::new(stats()))]), documented("## stats"));
-    assert_eq!(fields(&[Record::Summary(summary())]), documented("## summary"));
+    assert_eq!(fields(&[Record::Summary(summary().into())]), documented("## summary"));
     assert_eq!(fields(&[interface()]), documented("## interfaces"));
     assert_eq!(fields(&[container(), host()]), documented("## endpoints"));
 }
@@ -265,7 +265,7 @@ fn every_loss_reason_is_documented() {
 #[test]
 fn times_and_absent_fields_are_as_the_page_says() {
     let without = FlowRecord { icmp_type: None, rtt_us: None, tcp_flags: None, ..flow() };
-    let value = serde_json::to_value(Record::Flow(without)).unwrap();
+    let value = serde_json::to_value(Record::Flow(without.into())).unwrap();
     assert_eq!(value["kind"], "flow");
     assert_eq!(value["time"], "1970-01-01T00:00:00.000000000Z");
     assert_eq!(value["protocol"], "tcp");

@@ -112,7 +112,7 @@ impl Outlet {
         for record in stats.iter().flat_map(|stats| stats.records(summary.time, summary.duration_ms)) {
             self.write(&Record::Stats(Box::new(record)));
         }
-        self.write(&Record::Summary(summary));
+        self.write(&Record::Summary(Box::new(summary)));
         if self.failure.is_none() && !self.unread {
             self.failure = self.sink.finish().err();
         }

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 /// More addresses than a busy host talks to in a few minutes, at some 200 bytes
 /// each. Whoever sends made-up answers cannot make weir hold more.
 const NAMES_MAX: usize = 8_192;
@@ -18,7 +20,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// Names by address; the least recently used one makes room for a new one.
 #[derive(Debug, Default)]
 pub(super) struct NameCache {
-    by_address: HashMap<IpAddr, Entry>,
+    by_address: HashMap<IpAddr, Entry, RandomState>,
     /// Address by its last use: the first is the least recently used.
     by_use: BTreeMap<u64, IpAddr>,
     /// Goes up at each use.

@@ -8,7 +8,7 @@ use super::conversation::Conversation;
 use super::{Exchange, FrameAhead, Transport, Why};
 use crate::capture::Wanted;
 use crate::event::HookId;
-use crate::flow::{FlowKey, Side};
+use crate::flow::{ConnectionId, FlowKey, Side};
 use crate::reveal::Reveal;
 use crate::stream::{Connection, End, Gap, Piece, Segment};
 use entries::{Entries, Kind};
@@ -44,6 +44,8 @@ pub struct Found {
     pub key: FlowKey,
     /// When its first packet came.
     pub first_ns: u64,
+    /// What names it in records.
+    pub flow: ConnectionId,
     /// Which end asked.
     pub client: Side,
     /// By [`Side::index`]: the hook that saw first what this end sends, where one did.
@@ -73,6 +75,7 @@ pub struct Engine {
 struct Entry {
     key: FlowKey,
     first_ns: u64,
+    flow: ConnectionId,
     last_ns: u64,
     /// In which something came last.
     turn: u64,
@@ -91,6 +94,7 @@ impl Entry {
         Self {
             key,
             first_ns: time_ns,
+            flow: key.connection_id(time_ns),
             last_ns: time_ns,
             turn: 0,
             memory_bytes: 0,
@@ -100,6 +104,11 @@ impl Entry {
             captured_bytes: 0,
             live: None,
         }
+    }
+
+    fn whose(&self, time_ns: u64) -> Whose {
+        let Self { key, first_ns, flow, hooks, .. } = *self;
+        Whose { key, first_ns, flow, hooks, time_ns }
     }
 
     fn is_passing(&self) -> bool {
@@ -116,8 +125,8 @@ impl Entry {
         emit: &'a mut dyn FnMut(Found),
     ) -> (&'a mut Connection, Hearing<'a>) {
         let client = self.stream.client().or(client);
-        let Self { key, first_ns, hooks, stream, conversation, .. } = self;
-        let whose = Whose { key: *key, first_ns: *first_ns, hooks: *hooks, time_ns };
+        let whose = self.whose(time_ns);
+        let Self { stream, conversation, .. } = self;
         (stream, Hearing { whose, client, reveal, conversation, tally, emit })
     }
 }
@@ -215,11 +224,11 @@ impl Engine {
         self.touch(place, time_ns);
         let Some(entry) = self.entries.get_mut(place) else { return };
         let tally = &mut self.tally;
+        let whose = entry.whose(time_ns);
         let conversation = entry.conversation.get_or_insert_with(|| {
             tally.conversations += 1;
             Conversation::new(Transport::Udp, entry.key.ports, None).revealing(self.reveal)
         });
-        let whose = Whose { key: entry.key, first_ns: entry.first_ns, hooks: entry.hooks, time_ns };
         let mut found = |protocol, client, exchange| emit(whose.found(protocol, client, exchange));
         conversation.data(from, payload, time_ns, tally, &mut found);
         self.weigh(place);
@@ -298,8 +307,7 @@ impl Engine {
 impl Entry {
     /// The conversation is over.
     fn close(&mut self, tally: &mut Tally, emit: &mut dyn FnMut(Found)) {
-        let Self { key, first_ns, last_ns, hooks, .. } = *self;
-        let whose = Whose { key, first_ns, hooks, time_ns: last_ns };
+        let whose = self.whose(self.last_ns);
         if let Some(mut conversation) = self.conversation.take() {
             let mut found = |protocol, client, exchange| emit(whose.found(protocol, client, exchange));
             conversation.finish(tally, &mut found);
@@ -312,14 +320,15 @@ impl Entry {
 struct Whose {
     key: FlowKey,
     first_ns: u64,
+    flow: ConnectionId,
     hooks: [Option<HookId>; 2],
     time_ns: u64,
 }
 
 impl Whose {
     fn found(&self, protocol: &'static str, client: Side, exchange: Box<Exchange>) -> Found {
-        let Self { key, first_ns, hooks, time_ns } = *self;
-        Found { key, first_ns, client, hooks, protocol, time_ns, exchange }
+        let Self { key, first_ns, flow, hooks, time_ns } = *self;
+        Found { key, first_ns, flow, client, hooks, protocol, time_ns, exchange }
     }
 }
 

@@ -16,7 +16,7 @@ fn scene() -> Scene {
     let device = |name: &str| Device { name: name.into(), container_side: true };
     Scene {
         directory,
-        devices: HashMap::from([(WEB, device("veth-web")), (DB, device("veth-db"))]),
+        devices: [(WEB, device("veth-web")), (DB, device("veth-db"))].into_iter().collect(),
         rules: HashMap::from([(3, "canary".into())]),
         clock: Clock::new("2026-01-01T00:00:10Z".parse().unwrap(), 10_000_000_000),
     }

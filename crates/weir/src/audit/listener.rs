@@ -66,7 +66,10 @@ impl Listener {
             return;
         }
         self.told = tally.clone();
-        let found = RequestsFound { found: std::mem::take(&mut self.found), tally: self.told.clone() };
+        // The next ones will be about as many.
+        let next = Vec::with_capacity(self.found.len());
+        let found =
+            RequestsFound { found: std::mem::replace(&mut self.found, next), tally: self.told.clone() };
         // The pipeline hangs up only when it has read everything.
         let _ = self.deliver.send(found);
     }

@@ -188,17 +188,17 @@ impl Observer {
             }
             FlowEvent::Open | FlowEvent::Update => {}
         }
-        self.write(Record::Flow(record.clone()));
+        self.write(Record::Flow(Box::new(record.clone())));
     }
 
     pub(super) fn packet(&mut self, record: &PacketRecord) {
         if self.shows == Shows::Packets && !self.outlet.is_done() {
-            self.write(Record::Packet(record.clone()));
+            self.write(Record::Packet(Box::new(record.clone())));
         }
     }
 
-    pub(super) fn request(&mut self, record: RequestRecord) {
-        self.write(Record::Request(Box::new(record)));
+    pub(super) fn request(&mut self, record: Box<RequestRecord>) {
+        self.write(Record::Request(record));
     }
 
     /// The table was read: writes the updates that are due.
@@ -213,7 +213,7 @@ impl Observer {
         let mut due: Vec<FlowRecord> = updates.waiting.drain().map(|(_, record)| record).collect();
         due.sort_by_key(|record| record.time);
         for record in due {
-            self.write(Record::Flow(record));
+            self.write(Record::Flow(Box::new(record)));
         }
     }
 

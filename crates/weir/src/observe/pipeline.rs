@@ -54,7 +54,7 @@ impl Pipeline {
     pub(crate) fn new(source: FlowTable, max_flows: u32, watched: Watched) -> Result<Self, Error> {
         let scene = Scene {
             directory: Directory::default(),
-            devices: HashMap::new(),
+            devices: HashMap::default(),
             rules: HashMap::new(),
             clock: Clock::new(jiff::Timestamp::now(), monotonic_now_ns()),
         };

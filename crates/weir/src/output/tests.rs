@@ -186,11 +186,11 @@ fn packets() -> Vec<Record> {
         tcp_window: None,
         ..packet()
     };
-    [syn, packet(), datagram].into_iter().map(Record::Packet).collect()
+    [syn, packet(), datagram].into_iter().map(|packet| Record::Packet(packet.into())).collect()
 }
 
 fn flows() -> Vec<Record> {
-    [query(), ping(), broken(), query()].into_iter().map(Record::Flow).collect()
+    [query(), ping(), broken(), query()].into_iter().map(|flow| Record::Flow(flow.into())).collect()
 }
 
 fn request() -> RequestRecord {
@@ -266,7 +266,7 @@ fn summary() -> SummaryRecord {
 #[test]
 fn a_flow_is_one_line() {
     assert_eq!(
-        written(Format::Compact, false, &[Record::Flow(query())]),
+        written(Format::Compact, false, &[Record::Flow(query().into())]),
         "12:01:07.482  shop/web:43122 → shop/db:3306  TCP  established  1.2 kB / 18.4 kB  rtt 0.11 ms\n"
     );
 }
@@ -290,7 +290,7 @@ fn a_redirected_flow_shows_both_sides_in_one_row() {
             "shop/web:43122 → shop/db:8080 ⇒ 10.9.9.9:40000 → shop/api:80  TCP",
         ),
     ] {
-        let record = [Record::Flow(redirected(client))];
+        let record = [Record::Flow(redirected(client).into())];
         let line = written(Format::Compact, false, &record);
         assert!(line.contains(expected) && line.contains("redirected by canary"), "{line}");
         assert!(written(Format::Table, false, &record).contains("shop/db:8080 ⇒ "));
@@ -309,7 +309,7 @@ fn columns_grow_and_nothing_is_cut() {
         protocol: Protocol(89),
         ..query()
     };
-    records.insert(3, Record::Flow(named));
+    records.insert(3, Record::Flow(named.into()));
     let expected = [
         "12:01:07.482  shop/web:43122 → shop/db:3306  TCP  established  1.2 kB / 18.4 kB  rtt 0.11 ms",
         "12:01:07.482  host           → shop/db       ICMPv6 echo  new          118 B / 0 B",
@@ -364,7 +364,7 @@ fn a_long_target_is_cut_for_people_only() {
 
 #[test]
 fn colour_is_not_the_only_sign() {
-    let colored = written(Format::Compact, true, &[Record::Flow(query())]);
+    let colored = written(Format::Compact, true, &[Record::Flow(query().into())]);
     assert_eq!(
         colored,
         "12:01:07.482  \u{1b}[36mshop/web\u{1b}[0m:\u{1b}[33m43122\u{1b}[0m → \
@@ -372,7 +372,7 @@ fn colour_is_not_the_only_sign() {
          1.2 kB / 18.4 kB  rtt 0.11 ms\n"
     );
     for format in [Format::Compact, Format::Table] {
-        let records = [flows(), packets(), requests(), vec![Record::Summary(summary())]].concat();
+        let records = [flows(), packets(), requests(), vec![Record::Summary(summary().into())]].concat();
         let mut stripped = written(format, true, &records);
         while let Some(start) = stripped.find('\u{1b}') {
             let length = stripped[start..].find('m').unwrap();
@@ -430,15 +430,15 @@ in no flow: 12 ARP, 3 not IP
 connections not read: 3 encrypted, 1 in a protocol that weir does not know
 ";
     for format in [Format::Compact, Format::Table] {
-        assert_eq!(written(format, false, &[Record::Summary(audited.clone())]), read);
-        assert_eq!(written(format, false, &[Record::Summary(summary())]), nothing);
-        assert_eq!(written(format, false, &[Record::Summary(losses.clone())]), lost);
+        assert_eq!(written(format, false, &[Record::Summary(audited.clone().into())]), read);
+        assert_eq!(written(format, false, &[Record::Summary(summary().into())]), nothing);
+        assert_eq!(written(format, false, &[Record::Summary(losses.clone().into())]), lost);
     }
 }
 
 #[test]
 fn json_is_an_array_and_jsonl_is_lines() {
-    let records = [flows(), packets(), requests(), vec![Record::Summary(summary())]].concat();
+    let records = [flows(), packets(), requests(), vec![Record::Summary(summary().into())]].concat();
     let expected: Vec<_> = records.iter().map(|record| serde_json::to_value(record).unwrap()).collect();
 
     let array = written(Format::Json, false, &records);
@@ -470,7 +470,7 @@ fn hostile_names_never_reach_a_terminal() {
         tcp_flags: Some(name.into()),
         ..packet()
     };
-    let records = [Record::Flow(flow), Record::Packet(packet)];
+    let records = [Record::Flow(flow.into()), Record::Packet(packet.into())];
     for format in [Format::Compact, Format::Table, Format::Json, Format::Jsonl, Format::Csv] {
         let text = written(format, false, &records);
         assert!(!text.replace('\n', "").contains(is_invisible), "{format:?}: {text:?}");
@@ -491,7 +491,7 @@ fn hostile_names_never_reach_a_terminal() {
 fn what_is_written_stays_back_until_flushed() {
     let written = Written::default();
     let mut sink = sink_in(TimeZone::UTC, Format::Jsonl, false, Box::new(written.clone()));
-    sink.write(&Record::Flow(query())).unwrap();
+    sink.write(&Record::Flow(query().into())).unwrap();
     assert_eq!(written.text(), "");
     sink.flush().unwrap();
     assert_eq!(written.text().lines().count(), 1);
@@ -511,9 +511,9 @@ fn a_destination_that_fails_is_told() {
     }
     for format in [Format::Compact, Format::Table, Format::Json, Format::Jsonl, Format::Csv] {
         let mut sink = sink_in(TimeZone::UTC, format, false, Box::new(Full));
-        sink.write(&Record::Flow(query())).unwrap();
+        sink.write(&Record::Flow(query().into())).unwrap();
         assert_eq!(sink.flush().unwrap_err().kind(), io::ErrorKind::StorageFull, "{format:?}");
-        let many = (0..10_000).map(|_| sink.write(&Record::Flow(query())));
+        let many = (0..10_000).map(|_| sink.write(&Record::Flow(query().into())));
         let error = many.filter_map(Result::err).next().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{format:?}");
     }

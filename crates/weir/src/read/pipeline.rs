@@ -39,7 +39,7 @@ impl Pipeline {
             engine: Engine::new(Limits::default()).revealing(reveal),
             scene: Scene {
                 directory: Directory::default(),
-                devices: HashMap::new(),
+                devices: HashMap::default(),
                 // Captures tell the calendar's time.
                 rules: HashMap::new(),
                 clock: Clock::new(Timestamp::UNIX_EPOCH, 0),
@@ -148,7 +148,7 @@ impl Pipeline {
 
 fn hand_on(scene: &mut Scene, outlet: &mut Outlet, requests: &mut u64, found: Found) {
     *requests += 1;
-    outlet.record(Record::Request(Box::new(scene.request_record(found, None))));
+    outlet.record(Record::Request(scene.request_record(found, None)));
 }
 
 /// As with live traffic: answers of name servers name addresses outside.

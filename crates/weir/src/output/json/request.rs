@@ -55,9 +55,9 @@ impl Requests {
         out.extend_from_slice(self.time.of(*time));
         out.extend_from_slice(b"\",");
         self.connection(out, &Connection { flow: *flow, client, server, rule, translated })?;
-        out.extend_from_slice(b",\"protocol\":");
-        string(out, protocol)?;
-        out.extend_from_slice(b",\"operation\":");
+        out.extend_from_slice(b",\"protocol\":\"");
+        out.extend_from_slice(protocol.as_bytes());
+        out.extend_from_slice(b"\",\"operation\":");
         string(out, operation)?;
         if let Some(target) = target {
             out.extend_from_slice(b",\"target\":");
@@ -86,11 +86,12 @@ impl Requests {
             out.extend_from_slice(b",\"total_us\":");
             number(out, *total_us);
         }
-        out.extend_from_slice(b",\"matched\":");
-        string(out, matched.name())?;
-        out.extend_from_slice(b",\"capture\":");
-        string(out, capture.name())?;
-        out.extend_from_slice(b",\"attributes\":{");
+        // As the protocol, these are names of the program's own.
+        out.extend_from_slice(b",\"matched\":\"");
+        out.extend_from_slice(matched.name().as_bytes());
+        out.extend_from_slice(b"\",\"capture\":\"");
+        out.extend_from_slice(capture.name().as_bytes());
+        out.extend_from_slice(b"\",\"attributes\":{");
         write_attributes(out, attributes)?;
         out.push(b'}');
         if !revealed.is_empty() {
@@ -217,9 +218,17 @@ fn string(out: &mut Vec<u8>, text: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Printable ASCII throughout, and nothing that JSON escapes, as nearly all values are: one look at all
-/// bytes at once.
+/// Printable ASCII throughout, and nothing that JSON escapes, as nearly all values are.
 fn is_plain(bytes: &[u8]) -> bool {
-    let plain = |byte: u8| (byte.wrapping_sub(b' ') < 0x5f) & (byte != b'"') & (byte != b'\\');
-    bytes.iter().fold(true, |all, byte| all & plain(*byte))
+    bytes.iter().all(|byte| PLAIN[usize::from(*byte)])
 }
+
+static PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = b' ';
+    while byte < 0x7f {
+        plain[byte as usize] = byte != b'"' && byte != b'\\';
+        byte += 1;
+    }
+    plain
+};

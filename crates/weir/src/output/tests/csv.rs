@@ -23,8 +23,8 @@ fn csv_has_the_columns_of_the_page() {
     };
     let ends = fields("endpoints");
     for (kind, record) in [
-        ("flow", Record::Flow(query())),
-        ("packet", Record::Packet(packet())),
+        ("flow", Record::Flow(query().into())),
+        ("packet", Record::Packet(packet().into())),
         ("request", Record::Request(Box::new(request()))),
         ("stats", Record::Stats(Box::new(super::stats::stats()))),
     ] {

@@ -55,7 +55,7 @@ fn sums_are_a_table_for_people() {
     let records = [stats(), other()].map(|one| Record::Stats(Box::new(one)));
     for format in [Format::Compact, Format::Table] {
         assert_eq!(written(format, false, &records), TABLE);
-        let with_summary = [&records[..], &[Record::Summary(summary())]].concat();
+        let with_summary = [&records[..], &[Record::Summary(summary().into())]].concat();
         let text = written(format, false, &with_summary);
         assert!(text.starts_with(TABLE) && text.ends_with("nothing lost\n"), "{text}");
     }
