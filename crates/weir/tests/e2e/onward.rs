@@ -5,14 +5,15 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 
 use serde_json::Value;
+use weir_testkit::engine::Engine;
 use weir_testkit::traffic::{self, EchoServer};
-use weir_testkit::{Counters, Namespace, Topology, require_root};
+use weir_testkit::{Bpffs, Counters, Daemon, Namespace, Stream, Topology, require_root};
 
 use crate::outside::{exchange_all, nft, of_version, publish};
 use crate::redirect::Host;
 use crate::volume::{addresses, upload};
 use crate::ways::{behind_a_router, connect_from, download, knows};
-use crate::weir::{LIMIT, Weir, number, text};
+use crate::weir::{LIMIT, Weir, command, number, text};
 
 const WORLD: [IpAddr; 2] = [IpAddr::V4(Topology::WORLD_IPV4), IpAddr::V6(Topology::WORLD_IPV6)];
 const UPLINK: [IpAddr; 2] = [IpAddr::V4(Topology::UPLINK_IPV4), IpAddr::V6(Topology::UPLINK_IPV6)];
@@ -220,8 +221,8 @@ fn root_one_target_here_and_one_outside() {
     require_root!();
     let host = docker_like();
     let args = ["run", "--accelerate", "--engine", "none"];
-    let mut run = weir_testkit::Daemon::start("weir run", &mut host.weir(&args));
-    run.wait_for_line(weir_testkit::Stream::Err, LIMIT, |line| line.contains("answering at"));
+    let mut run = Daemon::start("weir run", &mut host.weir(&args));
+    run.wait_for_line(Stream::Err, LIMIT, |line| line.contains("answering at"));
     let observe = ["observe", "-o", "jsonl", "--verdict", "redirected"];
     let observer = Weir::start(&mut host.weir(&observe));
     let mut asked = Vec::new();
@@ -258,6 +259,48 @@ fn root_one_target_here_and_one_outside() {
         };
         let (stayed, left) = (to(addresses(host.topology.container("api"))), to(WORLD));
         assert!(stayed + left == 40 && stayed > 5 && left > 5, "{asked}: {stayed} and {left}");
+    }
+    run.stop(libc::SIGTERM, LIMIT);
+}
+
+/// Docker's own rules, published port and proxy, on a way that they know nothing of.
+#[test]
+fn root_docker_a_published_port_leads_to_another_machine() {
+    require_root!();
+    let engine = Engine::start();
+    let (bpffs, world) = (Bpffs::new(), Namespace::new("world"));
+    // As `Topology::world`: a veth to another namespace would be a container's.
+    engine.host().ip_batch(&format!(
+        "link add uplink type veth peer name cable\nlink set uplink up\nlink set cable up\n\
+         address add 203.0.113.1/24 dev uplink\n\
+         link add outside link cable type macvlan mode bridge\nlink set outside netns {} name eth0\n",
+        world.name()
+    ));
+    // It has no way back but to the host's own address.
+    world.ip_batch("link set eth0 up\naddress add 203.0.113.7/24 dev eth0\n");
+    engine.run("web", &["--publish", "8088:8080"], &["sleep", "1000"]);
+    let socket = engine.socket().display().to_string();
+    let weir = |args: &[&str]| {
+        let mut command = command(engine.host(), args);
+        let socket = bpffs.path().with_extension("sock");
+        command.env("WEIR_BPFFS", bpffs.path()).env("WEIR_SOCKET", socket).env_remove("SSH_CONNECTION");
+        command
+    };
+    let mut run = Daemon::start("weir run", &mut weir(&["run", "--engine", &socket]));
+    run.wait_for_line(Stream::Err, LIMIT, |line| line.contains("answering at"));
+    let server = EchoServer::tcp(&world, [203, 0, 113, 7]);
+    let added = weir(&["redirect", "add", "web:8080", &server.address().to_string()]).output().unwrap();
+    assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+    let web = SocketAddr::new(engine.address("web", "bridge"), 8080);
+    let published = |ip: [u8; 4]| SocketAddr::from((ip, 8088));
+    for (client, asked) in [
+        (engine.host(), web),
+        (engine.host(), published([203, 0, 113, 1])),
+        // By Docker's proxy.
+        (engine.host(), published([127, 0, 0, 1])),
+        (&world, published([203, 0, 113, 1])),
+    ] {
+        traffic::tcp_echo(client, asked, 3, 100_000);
     }
     run.stop(libc::SIGTERM, LIMIT);
 }
