@@ -85,6 +85,9 @@ __noinline int connect_claim(struct __sk_buff *skb, __u32 hook)
 	if (!config.redirect || !decision)
 		return -ENOENT;
 	connect_name(decision);
+	/* Where a server is redirected to itself, one name may stand for both sides. */
+	if (decision->onward && key_hash(&decision->packet.key) == decision->hash)
+		return -EEXIST;
 	if (!decision->even_held && held_for_another(&decision->packet.key, &decision->origin.asked))
 		return -EEXIST;
 	error = flow_open(skb, &decision->packet, hook, &decision->origin);

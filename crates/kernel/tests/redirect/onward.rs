@@ -127,6 +127,9 @@ fn exchange(transport: Transport, ends: [&'static str; 3], ports: bool, sender: 
 fn root_every_protocol_goes_on_and_comes_back() {
     require_root!();
     use Transport::{Echo, Other, Sctp, Tcp, Udp};
+    for transport in [Tcp, Udp, Echo] {
+        exchange(transport, [OUTSIDE, WEB.ipv4, OUTSIDE], false, HOST[0]);
+    }
     for ends in ENDS {
         for transport in [Tcp, Udp] {
             exchange(transport, ends, true, HOST[0]);
@@ -351,6 +354,11 @@ fn root_where_it_cannot_go_on_a_connection_is_refused() {
     // Its answers would not find this host.
     Lab::with(&[Rule::port((WEB.ipv4, 8080), (OUTSIDE, 443)).source("198.51.100.1")], |lab| {
         assert_eq!((ask(lab, WEB.ipv4, 1), lab.counters(0).refused_no_target), (DROPPED, 1));
+    });
+    // A server that asks itself, with nothing to tell the two sides by.
+    Lab::with(&[Rule::address(WEB.ipv4, OUTSIDE)], |lab| {
+        let frame = Frame::between(OUTSIDE, WEB.ipv4).macs(HOST[0], WEB.mac).raw(47);
+        assert_eq!((lab.gets(WEB, &frame).0, lab.counters(0).refused_no_port), (DROPPED, 1));
     });
     // Nobody is at another port of an address that nobody has.
     Lab::with(&[Rule::port((VIRTUAL, 8080), (VIRTUAL, 80))], |lab| {

@@ -5,10 +5,11 @@ use std::cell::Cell;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use weir_core::event::Hook;
 use weir_testkit::packet::Frame;
 use weir_testkit::require_root;
 
-use crate::lab::{API, CLIENT, Lab, NEXT, Rule, WEB};
+use crate::lab::{API, CLIENT, Lab, NEXT, OUTSIDE, OUTSIDE6, REDIRECTED, Rule, WEB};
 
 /// The one's complement sum of 16-bit words; 0xffff over what holds its own checksum.
 fn sum(parts: &[&[u8]]) -> u16 {
@@ -150,7 +151,7 @@ fn root_there_and_back_is_the_identity() {
                 }
                 let sent = packet.build(client, web, false);
                 check(&untagged(&packet, &sent), false);
-                let (verdict, seen) = lab.run_bytes(CLIENT, weir_core::event::Hook::Ingress, &sent);
+                let (verdict, seen) = lab.run_bytes(CLIENT, Hook::Ingress, &sent);
                 prop_assert_eq!(verdict, NEXT);
                 check(&untagged(&packet, &seen), false);
                 prop_assert_ne!(&seen, &sent);
@@ -159,9 +160,9 @@ fn root_there_and_back_is_the_identity() {
                 let asked = plain.build(web, client, true);
                 // The answer that the server sends is the one that translates to `asked`:
                 // found by translating the request's change backwards.
-                let answer = turned(&packet, &seen, &asked, api);
+                let answer = turned(&packet, &seen, &asked, [api, client]);
                 check(&untagged(&packet, &answer), false);
-                let (verdict, got) = lab.run_bytes(CLIENT, weir_core::event::Hook::Egress, &answer);
+                let (verdict, got) = lab.run_bytes(CLIENT, Hook::Egress, &answer);
                 prop_assert_eq!(verdict, NEXT);
                 check(&untagged(&packet, &got), false);
                 prop_assert_eq!(&got[12..], &asked[12..]);
@@ -176,9 +177,8 @@ fn root_there_and_back_is_the_identity() {
     });
 }
 
-/// The answer `asked` as the server sends it that saw `seen`.
-fn turned(packet: &Packet, seen: &[u8], asked: &[u8], api: &str) -> Vec<u8> {
-    let client = if packet.ipv6 { CLIENT.ipv6 } else { CLIENT.ipv4 };
+/// The answer `asked` as the server sends it that saw `seen`, from the one of these ends to the other.
+fn turned(packet: &Packet, seen: &[u8], asked: &[u8], ends: [&str; 2]) -> Vec<u8> {
     let base = 14 + if packet.vlan { 4 } else { 0 };
     let header = match (packet.ipv6, packet.options) {
         (true, options) => 40 + options * 8,
@@ -188,7 +188,7 @@ fn turned(packet: &Packet, seen: &[u8], asked: &[u8], api: &str) -> Vec<u8> {
     let number = |frame: &[u8], at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
     let seen_number = if packet.kind == 2 { number(seen, at + 4) } else { number(seen, at) };
     let server_port = if packet.kind == 2 { 0 } else { number(seen, at + 2) };
-    let mut frame = Frame::between(api, client);
+    let mut frame = Frame::between(ends[0], ends[1]);
     if packet.vlan {
         frame = frame.vlan(7);
     }
@@ -208,6 +208,42 @@ fn turned(packet: &Packet, seen: &[u8], asked: &[u8], api: &str) -> Vec<u8> {
     }
     assert_eq!(bytes.len(), asked.len());
     bytes
+}
+
+/// The same where both directions are translated at one hook, and the server sees whom the client asked.
+#[test]
+fn root_onward_and_back_is_the_identity() {
+    require_root!();
+    const SOMEBODY: [&str; 2] = ["198.51.100.77", "2001:db8:77::1"];
+    let rules = [
+        Rule::ports((WEB.ipv4, 8080, 8080), (OUTSIDE, 80)),
+        Rule::ports((WEB.ipv6, 8080, 8080), (OUTSIDE6, 80)),
+        Rule::address(WEB.ipv4, OUTSIDE),
+        Rule::address(WEB.ipv6, OUTSIDE6),
+    ];
+    Lab::with(&rules, |lab| {
+        let mut runner =
+            TestRunner::new(Config { cases: 400, failure_persistence: None, ..Config::default() });
+        runner
+            .run(&packets(), |packet| {
+                let version = usize::from(packet.ipv6);
+                let (client, web) = (SOMEBODY[version], [WEB.ipv4, WEB.ipv6][version]);
+                let sent = packet.build(client, web, false);
+                let (verdict, seen) = lab.run_bytes(WEB, Hook::Egress, &sent);
+                prop_assert_eq!(verdict, REDIRECTED);
+                check(&untagged(&packet, &seen), false);
+                let asked = packet.build(web, client, true);
+                let answer = turned(&packet, &seen, &asked, [[OUTSIDE, OUTSIDE6][version], web]);
+                check(&untagged(&packet, &answer), false);
+                let (verdict, got) = lab.run_bytes(WEB, Hook::Egress, &answer);
+                prop_assert_eq!(verdict, REDIRECTED);
+                check(&untagged(&packet, &got), false);
+                prop_assert_eq!(&got[12..], &asked[12..]);
+                lab.clear();
+                Ok(())
+            })
+            .unwrap();
+    });
 }
 
 /// The first fragment is translated whole, later ones in their addresses.
