@@ -123,8 +123,26 @@ pub struct Interface {
     pub peer_netns: Option<i32>,
     /// The bridge (or other device) that it is a port of.
     pub master_ifindex: Option<u32>,
+    /// Whether a default route of this network namespace (its main table) goes through it.
+    pub default_route: bool,
     /// Whether it is switched on (not whether a carrier is there).
     pub up: bool,
+}
+
+impl Interface {
+    /// Whether a container is behind it: the other end of a veth is in another network namespace. But not if this
+    /// host's default route goes through it: then this host is a container, and whoever is there its way out. (The
+    /// veths of containers are ports of a bridge, which has the routes, or have routes to their containers alone.)
+    #[must_use]
+    pub fn is_container_side(&self) -> bool {
+        let is_uplink = self.default_route && self.master_ifindex.is_none();
+        self.kind == InterfaceKind::Veth && self.peer_netns.is_some() && !is_uplink
+    }
+
+    /// The number of the network namespace of the container behind it.
+    fn container_netns(&self) -> Option<i32> {
+        self.peer_netns.filter(|_| self.is_container_side())
+    }
 }
 
 /// What an interface is, as far as weir cares.

@@ -38,7 +38,10 @@ impl Watched {
         let begin = Instant::now();
         loop {
             let Ok(event) = self.events.recv_timeout(LIMIT.saturating_sub(begin.elapsed())) else {
-                panic!("it was not told; the last that was: {:#?}", self.told.iter().rev().take(8));
+                panic!(
+                    "it was not told; the last that was: {:#?}",
+                    self.told.iter().rev().take(8).collect::<Vec<_>>()
+                );
             };
             self.told.push(event);
             if self.told.last().is_some_and(&wanted) {
@@ -310,4 +313,48 @@ fn root_nothing_runs_while_nothing_happens() {
 
 fn host_link(topology: &Topology) -> Option<PathBuf> {
     topology.host().enter(|| fs::read_link("/proc/thread-self/ns/net").ok())
+}
+
+/// The host is itself a container here: its way out is a veth whose other end is elsewhere.
+#[test]
+fn root_a_veth_that_leads_out_is_no_containers() {
+    require_root!();
+    let (host, outside, pod) = (Namespace::new("host"), Namespace::new("outside"), Namespace::new("pod"));
+    for (veth, other) in [("uplink", &outside), ("pod", &pod)] {
+        host.ip_batch(&format!(
+            "link add {veth} type veth peer name eth0 netns {}\nlink set {veth} up\n",
+            other.name()
+        ));
+        other.ip_batch("link set eth0 up\n");
+    }
+    outside.ip_batch("addr add 192.0.2.1/24 dev eth0\n");
+    // As without a bridge: the container has one address, and the host a route to it.
+    pod.ip_batch("addr add 10.1.0.2/32 dev eth0\n");
+    host.ip_batch(
+        "addr add 192.0.2.2/24 dev uplink\nroute add 10.1.0.2 dev pod\nroute add default via 192.0.2.1\n",
+    );
+    let mut watched = Watched::new(&host);
+    let (up, container) = (watched.interface("uplink").clone(), watched.interface("pod").clone());
+    assert!(up.peer_netns.is_some() && up.default_route && !up.is_container_side());
+    assert!(container.is_container_side());
+    assert!(watched.was_told(|event| is_owner(event, container.ifindex, pod.name())));
+    let is_outside = |event: &HostEvent| {
+        are_addresses(event, outside.name(), &[]) || is_owner(event, up.ifindex, outside.name())
+    };
+    assert!(!watched.was_told(is_outside));
+
+    host.ip_batch("route del default\n");
+    watched.until_interface(|interface| interface.name == "uplink" && interface.is_container_side());
+    watched.until(|event| are_addresses(event, outside.name(), &[IpAddr::from([192, 0, 2, 1])]));
+    host.ip_batch("route add ::/0 dev uplink\n");
+    watched.until_interface(|interface| interface.name == "uplink" && !interface.is_container_side());
+    watched.until(|event| {
+        matches!(event, HostEvent::Addresses { container, addresses }
+            if container.name == outside.name() && addresses.is_empty())
+    });
+    watched.until(|event| *event == HostEvent::Owner { ifindex: up.ifindex, container: None });
+    // Routes that go with their interface.
+    host.ip_batch("route add default via 192.0.2.1\nroute del ::/0\n");
+    host.ip_batch("link set uplink down\n");
+    watched.until_interface(|interface| interface.name == "uplink" && interface.is_container_side());
 }

@@ -10,13 +10,16 @@ use super::{HostEvent, Interface, InterfaceKind};
 pub(super) struct Links {
     links: BTreeMap<u32, Link>,
     addresses: BTreeSet<(u32, IpAddr)>,
+    /// The interfaces that default routes go through.
+    default_routes: BTreeSet<u32>,
     /// Something was added to or taken from the addresses since they were told.
     addresses_changed: bool,
 }
 
 impl Links {
     /// Takes note of an interface; says so if it is new or not as it was.
-    pub(super) fn put(&mut self, link: Link) -> Option<HostEvent> {
+    pub(super) fn put(&mut self, mut link: Link) -> Option<HostEvent> {
+        link.interface.default_route = self.default_routes.contains(&link.interface.ifindex);
         let interface = link.interface.clone();
         let before = self.links.insert(interface.ifindex, link);
         let same = before.is_some_and(|before| before.interface == interface);
@@ -25,6 +28,7 @@ impl Links {
 
     pub(super) fn remove(&mut self, ifindex: u32) -> Option<HostEvent> {
         self.links.remove(&ifindex)?;
+        self.default_routes.remove(&ifindex);
         let before = self.addresses.len();
         self.addresses.retain(|(of, _)| *of != ifindex);
         self.addresses_changed |= self.addresses.len() != before;
@@ -41,6 +45,18 @@ impl Links {
             gone.into_iter().filter_map(|ifindex| self.remove(ifindex)).collect();
         events.extend(links.into_iter().filter_map(|link| self.put(link)));
         events
+    }
+
+    /// Default routes go through these interfaces; says which are not as they were.
+    pub(super) fn put_default_routes(&mut self, ifindexes: BTreeSet<u32>) -> Vec<HostEvent> {
+        self.default_routes = ifindexes;
+        let links: Vec<Link> = self.links.values().cloned().collect();
+        links.into_iter().filter_map(|link| self.put(link)).collect()
+    }
+
+    /// Whether a default route goes through an interface, as last told.
+    pub(super) fn has_default_route(&self, ifindex: u32) -> bool {
+        self.default_routes.contains(&ifindex)
     }
 
     pub(super) fn put_address(&mut self, ifindex: u32, ip: IpAddr) {
@@ -83,6 +99,10 @@ impl Links {
             .then_some(peer.interface.ifindex)
     }
 
+    pub(super) fn get(&self, ifindex: u32) -> Option<&Interface> {
+        self.links.get(&ifindex).map(|link| &link.interface)
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Interface> {
         self.links.values().map(|link| &link.interface)
     }
@@ -100,6 +120,7 @@ mod tests {
             ethernet: true,
             peer_netns,
             master_ifindex: None,
+            default_route: false,
             up: true,
         };
         Link { interface, peer_ifindex: Some(peer_ifindex), mac: None }
@@ -144,6 +165,37 @@ mod tests {
         assert_eq!(links.take_changed_addresses(), Some(HostEvent::HostAddresses(vec![one, two])));
         links.remove_address(4, two);
         assert_eq!(links.take_changed_addresses(), Some(HostEvent::HostAddresses(vec![one])));
+    }
+
+    #[test]
+    fn a_veth_that_leads_out_has_no_container_behind_it() {
+        let mut links = Links::default();
+        links.put(link(3, "eth0", 8, Some(0)));
+        links.put(link(4, "pod", 2, Some(1)));
+        links.put(Link {
+            interface: Interface { master_ifindex: Some(9), ..link(5, "port", 2, Some(2)).interface },
+            ..link(5, "port", 2, Some(2))
+        });
+        assert!(links.iter().all(Interface::is_container_side));
+        let told = |events: Vec<HostEvent>| -> Vec<(u32, bool)> {
+            let told = events.into_iter().map(|event| match event {
+                HostEvent::Interface(interface) => (interface.ifindex, interface.is_container_side()),
+                event => panic!("{event:?}"),
+            });
+            told.collect()
+        };
+        assert_eq!(told(links.put_default_routes(BTreeSet::from([3, 7]))), [(3, false)]);
+        assert_eq!(told(links.put_default_routes(BTreeSet::from([3, 7]))), []);
+        // The bridge has the route, whatever is said of its port.
+        assert_eq!(told(links.put_default_routes(BTreeSet::from([3, 5]))), [(5, true)]);
+        // What is told of it otherwise does not know of routes.
+        assert!(links.put(link(3, "eth0", 8, Some(0))).is_none());
+        assert!(links.has_default_route(3));
+        assert_eq!(told(links.put_default_routes(BTreeSet::new())), [(3, true), (5, true)]);
+        // Another one may get its number.
+        links.put_default_routes(BTreeSet::from([3]));
+        links.remove(3);
+        assert!(!links.has_default_route(3));
     }
 
     #[test]

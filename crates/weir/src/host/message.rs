@@ -6,8 +6,9 @@
 use std::net::IpAddr;
 
 use libc::{
-    ARPHRD_ETHER, ARPHRD_LOOPBACK, IFA_ADDRESS, IFA_LOCAL, RTM_DELADDR, RTM_DELLINK, RTM_DELNSID,
-    RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNSID,
+    ARPHRD_ETHER, ARPHRD_LOOPBACK, IFA_ADDRESS, IFA_LOCAL, RT_TABLE_MAIN, RTA_MULTIPATH, RTA_OIF,
+    RTM_DELADDR, RTM_DELLINK, RTM_DELNSID, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNSID, RTM_NEWROUTE,
+    RTN_UNICAST,
 };
 use netlink_packet_core::{
     NLA_HEADER_SIZE, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NlasIterator,
@@ -34,6 +35,9 @@ pub(super) const NETNSA_FD: u16 = 3;
 pub(super) const IFINFOMSG_BYTES: usize = 16;
 pub(super) const IFADDRMSG_BYTES: usize = 8;
 pub(super) const RTGENMSG_BYTES: usize = 4;
+pub(super) const RTMSG_BYTES: usize = 12;
+/// `struct rtnexthop`, one of several ways that a route has.
+const NEXT_HOP_BYTES: usize = 8;
 
 const IFF_UP: u32 = 1;
 
@@ -67,6 +71,8 @@ pub(super) enum Message {
     /// A namespace has, or was just given, this number; `None`: it has none.
     Nsid(Option<i32>),
     NsidGone(i32),
+    /// A default route of the main table is there, came or went; the interfaces that it goes through.
+    DefaultRoute(Vec<u32>),
     /// The end of a dump.
     Done,
     /// An errno; 0 acknowledges.
@@ -116,6 +122,7 @@ fn message(kind: u16, payload: &[u8]) -> Option<Message> {
         RTM_DELADDR => Message::AddressGone(address(payload)?),
         RTM_NEWNSID => Message::Nsid(nsid(payload)),
         RTM_DELNSID => nsid(payload).map_or(Message::Other, Message::NsidGone),
+        RTM_NEWROUTE | RTM_DELROUTE => default_route(payload)?,
         _ => Message::Other,
     })
 }
@@ -136,6 +143,7 @@ fn link(payload: &[u8]) -> Option<Option<Link>> {
             ethernet: matches!(layer, ARPHRD_ETHER | ARPHRD_LOOPBACK),
             peer_netns: None,
             master_ifindex: None,
+            default_route: false,
             up: u32_at(payload, 8)? & IFF_UP != 0,
         },
         peer_ifindex: None,
@@ -184,6 +192,36 @@ fn nsid(payload: &[u8]) -> Option<i32> {
         .find(|(kind, _)| *kind == NETNSA_NSID)
         .and_then(|(_, value)| i32_at(value, 0))
         .filter(|nsid| *nsid >= 0)
+}
+
+/// `Message::Other`: another route, or one that leads nowhere.
+fn default_route(payload: &[u8]) -> Option<Message> {
+    let attributes_at = payload.get(RTMSG_BYTES..)?;
+    if payload.get(1) != Some(&0)
+        || payload.get(4) != Some(&RT_TABLE_MAIN)
+        || payload.get(7) != Some(&RTN_UNICAST)
+    {
+        return Some(Message::Other);
+    }
+    let mut ifindexes = Vec::new();
+    for (kind, value) in attributes(attributes_at) {
+        match kind {
+            RTA_OIF => ifindexes.extend(u32_at(value, 0)),
+            RTA_MULTIPATH => ifindexes.extend(next_hops(value)),
+            _ => {}
+        }
+    }
+    Some(Message::DefaultRoute(ifindexes))
+}
+
+/// The interfaces of a route that has several ways.
+fn next_hops(mut bytes: &[u8]) -> impl Iterator<Item = u32> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
+        let ifindex = u32_at(bytes, 4).filter(|_| length >= NEXT_HOP_BYTES)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(ifindex)
+    })
 }
 
 fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
@@ -277,6 +315,7 @@ mod tests {
                 ethernet: true,
                 peer_netns: Some(3),
                 master_ifindex: Some(5),
+                default_route: false,
                 up: true
             }
         );
@@ -311,15 +350,42 @@ mod tests {
         assert_eq!(messages, [Message::Nsid(None), Message::Error(2), Message::Done]);
     }
 
+    fn route(prefix_bits: u8, table: u8, kind: u8, attribute: &[u8]) -> Vec<u8> {
+        [&[2, prefix_bits, 0, 0, table, 0, 0, kind, 0, 0, 0, 0], attribute].concat()
+    }
+
+    fn two_ways() -> Vec<u8> {
+        let way =
+            |length: u16, ifindex: u32| [&length.to_ne_bytes()[..], &[0; 2], &ifindex.to_ne_bytes()].concat();
+        let ways = [way(16, 4), attribute(5, &[10, 0, 0, 1]), way(8, 6)].concat();
+        route(0, RT_TABLE_MAIN, RTN_UNICAST, &attribute(RTA_MULTIPATH, &ways))
+    }
+
+    #[test]
+    fn the_default_route_of_the_main_table() {
+        let told = |route: Vec<u8>| only(parse(&datagram(RTM_NEWROUTE, &route)));
+        let way = attribute(RTA_OIF, &4u32.to_ne_bytes());
+        assert_eq!(told(route(0, RT_TABLE_MAIN, RTN_UNICAST, &way)), Message::DefaultRoute(vec![4]));
+        assert_eq!(told(two_ways()), Message::DefaultRoute(vec![4, 6]));
+        // To one address; of another table; that leads nowhere.
+        assert_eq!(told(route(32, RT_TABLE_MAIN, RTN_UNICAST, &way)), Message::Other);
+        assert_eq!(told(route(0, 100, RTN_UNICAST, &way)), Message::Other);
+        assert_eq!(told(route(0, RT_TABLE_MAIN, libc::RTN_UNREACHABLE, &way)), Message::Other);
+    }
+
     #[test]
     fn no_cut_and_no_flipped_byte_panics() {
-        let whole = datagram(RTM_NEWLINK, &veth(0));
+        no_cut_and_no_flipped_byte_of(&datagram(RTM_NEWLINK, &veth(0)));
+        no_cut_and_no_flipped_byte_of(&datagram(RTM_NEWROUTE, &two_ways()));
+    }
+
+    fn no_cut_and_no_flipped_byte_of(whole: &[u8]) {
         for length in 0..whole.len() {
             parse(&whole[..length]);
         }
         for position in 0..whole.len() {
             for value in [0, 1, 0x7f, 0xff] {
-                let mut changed = whole.clone();
+                let mut changed = whole.to_vec();
                 changed[position] = value;
                 parse(&changed);
             }

@@ -1,11 +1,15 @@
 //! The two netlink sockets: one to ask, one to be told.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use futures_util::FutureExt;
-use libc::{RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_LINK, RTNLGRP_NSID};
+use libc::{
+    RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE, RTNLGRP_LINK,
+    RTNLGRP_NSID,
+};
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
@@ -122,6 +126,33 @@ impl Requests {
             Message::Address(Address { ifindex, ip, nsid: Some(of) }) if of == nsid => Some((ifindex, ip)),
             _ => None,
         })
+    }
+
+    /// The interfaces of this network namespace that its default routes go through.
+    ///
+    /// # Errors
+    /// The socket fails.
+    pub(super) fn default_routes(&mut self) -> io::Result<BTreeSet<u32>> {
+        let mut ifindexes = BTreeSet::new();
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let mut body = [0; message::RTMSG_BYTES];
+            (body[0], body[4], body[7]) = (family as u8, libc::RT_TABLE_MAIN, libc::RTN_UNICAST);
+            let routes = self.dump(libc::RTM_GETROUTE, &body, |message| match message {
+                Message::DefaultRoute(ifindexes) => Some(ifindexes),
+                _ => None,
+            });
+            match routes {
+                Ok(routes) => ifindexes.extend(routes.into_iter().flatten()),
+                // Nobody has made that table yet, or the kernel has no such addresses.
+                Err(error)
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(libc::ENOENT | libc::EOPNOTSUPP | libc::EAFNOSUPPORT)
+                    ) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(ifindexes)
     }
 
     /// The number that a namespace has in this one; `None` if it was given none,
@@ -257,7 +288,15 @@ impl Notices {
         {
             let _ = rustix::net::sockopt::set_socket_recv_buffer_size(socket.socket_ref(), NOTICES_BYTES);
         }
-        for group in [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_NSID] {
+        const GROUPS: [u32; 6] = [
+            RTNLGRP_LINK,
+            RTNLGRP_IPV4_IFADDR,
+            RTNLGRP_IPV6_IFADDR,
+            RTNLGRP_IPV4_ROUTE,
+            RTNLGRP_IPV6_ROUTE,
+            RTNLGRP_NSID,
+        ];
+        for group in GROUPS {
             socket.socket_mut().add_membership(group)?;
         }
         Ok(Self { socket, buffer: Vec::with_capacity(DATAGRAM_BYTES) })

@@ -60,13 +60,17 @@ impl Owners {
     }
 
     /// A veth is there, or not as it was. `nsid`: the namespace of its other
-    /// end, if that is not this one.
+    /// end, if a container is there.
     pub(super) fn put_veth(&mut self, ifindex: u32, name: &str, nsid: Option<i32>) {
         let told = match self.veths.get(&ifindex) {
             Some(veth) if veth.name == name && veth.nsid == nsid => return,
             Some(veth) if veth.nsid != nsid => {
-                let told = veth.told.clone();
+                let (told, before) = (veth.told.clone(), veth.nsid);
                 self.remove_veth(ifindex);
+                if let Some(before) = before {
+                    // Who is there may be nobody's container any more.
+                    self.settle(before);
+                }
                 told
             }
             Some(veth) => veth.told.clone(),

@@ -12,7 +12,7 @@ use weir_core::redirect::{InterfacePlace, Place, Resident, Surroundings};
 
 use super::message::Link;
 use super::netlink::Requests;
-use super::{InterfaceKind, WatchError, container_key};
+use super::{WatchError, container_key};
 
 /// Asks the kernel of the network namespace in which it was made.
 pub struct Places {
@@ -37,14 +37,18 @@ impl Places {
     }
 
     fn ask(&mut self, directory: &Directory) -> io::Result<Surroundings> {
-        let links: BTreeMap<u32, Link> =
+        let default_routes = self.requests.default_routes()?;
+        let mut links: BTreeMap<u32, Link> =
             self.requests.links()?.into_iter().map(|link| (link.interface.ifindex, link)).collect();
+        for (ifindex, link) in &mut links {
+            link.interface.default_route = default_routes.contains(ifindex);
+        }
         let host_addresses = self.requests.addresses()?;
         let mut found = Found { directory, links: &links, residents: BTreeMap::new() };
         let mut interfaces = BTreeMap::new();
         let mut namespaces: HashMap<i32, Vec<&Link>> = HashMap::new();
-        for link in links.values().filter(|link| link.interface.kind == InterfaceKind::Veth) {
-            if let Some(nsid) = link.interface.peer_netns {
+        for link in links.values() {
+            if let Some(nsid) = link.interface.container_netns() {
                 namespaces.entry(nsid).or_default().push(link);
                 interfaces.insert(link.interface.ifindex, found.interface(link));
             }

@@ -16,7 +16,7 @@ use super::namespaces::{self, Found};
 use super::netlink::{Namespace, News, Notices, Requests};
 use super::owners::Owners;
 use super::pending::Pending;
-use super::{HostEvent, InterfaceKind, WatchOptions};
+use super::{HostEvent, Interface, InterfaceKind, WatchOptions};
 use crate::containers::{Command, Described, EngineEvent, NetworkMode, Session};
 
 /// The state at the start is told by then, whatever the engine does.
@@ -137,6 +137,8 @@ impl<'a> Watcher<'a> {
 
     /// Asks for all interfaces and addresses, and takes them for what was known.
     fn read_all(&mut self) -> io::Result<()> {
+        // First: nothing is to be told of an interface that they say more of.
+        self.read_default_routes()?;
         let links = self.requests.links()?;
         for event in self.links.replace(links) {
             if let HostEvent::InterfaceGone { ifindex } = event {
@@ -146,14 +148,32 @@ impl<'a> Watcher<'a> {
         }
         let addresses = self.requests.addresses()?;
         self.links.replace_addresses(addresses);
-        let now = Instant::now();
-        for interface in self.links.iter().filter(|interface| interface.kind == InterfaceKind::Veth) {
-            self.owners.put_veth(interface.ifindex, &interface.name, interface.peer_netns);
-            if let Some(nsid) = interface.peer_netns {
-                self.pending.put(nsid, now);
+        let interfaces: Vec<Interface> = self.links.iter().cloned().collect();
+        interfaces.iter().for_each(|interface| self.look_behind(interface, true));
+        Ok(())
+    }
+
+    fn read_default_routes(&mut self) -> io::Result<()> {
+        let ifindexes = self.requests.default_routes()?;
+        for event in self.links.put_default_routes(ifindexes) {
+            if let HostEvent::Interface(interface) = &event {
+                self.look_behind(interface, true);
             }
+            self.tell(event);
         }
         Ok(())
+    }
+
+    /// An interface is there. `changed`: it was not, or not as it is.
+    fn look_behind(&mut self, interface: &Interface, changed: bool) {
+        if interface.kind != InterfaceKind::Veth {
+            return;
+        }
+        let nsid = interface.container_netns();
+        if let Some(nsid) = nsid.filter(|_| changed) {
+            self.pending.put(nsid, Instant::now());
+        }
+        self.owners.put_veth(interface.ifindex, &interface.name, nsid);
     }
 
     /// Notices were lost.
@@ -206,7 +226,11 @@ impl<'a> Watcher<'a> {
                 }
             }
             Message::Address(address) => self.links.put_address(address.ifindex, address.ip),
-            Message::AddressGone(address) => self.links.remove_address(address.ifindex, address.ip),
+            Message::AddressGone(address) => {
+                self.links.remove_address(address.ifindex, address.ip);
+                self.doubt_default_route(address.ifindex);
+            }
+            Message::DefaultRoute(_) => self.hear_default_routes(),
             Message::NsidGone(nsid) => {
                 self.owners.remove_namespace(nsid);
                 self.pending.remove(nsid);
@@ -218,6 +242,18 @@ impl<'a> Watcher<'a> {
         }
     }
 
+    /// Of routes that go with their interface or its address the kernel does not tell.
+    fn doubt_default_route(&mut self, ifindex: u32) {
+        if self.links.has_default_route(ifindex) {
+            self.hear_default_routes();
+        }
+    }
+
+    fn hear_default_routes(&mut self) {
+        // What cannot be asked now stays as it was until the next change.
+        let _ = self.read_default_routes();
+    }
+
     /// The kernel does not tell of a veth that its other end left this
     /// namespace or came to it.
     fn ask_link(&mut self, ifindex: u32) {
@@ -227,17 +263,15 @@ impl<'a> Watcher<'a> {
     }
 
     fn put_link(&mut self, link: Link) {
-        let interface = link.interface.clone();
+        let ifindex = link.interface.ifindex;
         let came = self.links.with_peer_elsewhere(&link);
         let changed = self.links.put(link);
-        if interface.kind == InterfaceKind::Veth {
-            if let Some(nsid) = interface.peer_netns.filter(|_| changed.is_some()) {
-                self.pending.put(nsid, Instant::now());
-            }
-            self.owners.put_veth(interface.ifindex, &interface.name, interface.peer_netns);
+        if let Some(interface) = self.links.get(ifindex).cloned() {
+            self.look_behind(&interface, changed.is_some());
         }
         if let Some(event) = changed {
             self.tell(event);
+            self.doubt_default_route(ifindex);
         }
         if let Some(veth) = came {
             self.ask_link(veth);

@@ -11,7 +11,7 @@ use weir_core::text::escape;
 use weir_kernel::attach::{AttachError, Attacher, Attachment};
 
 use crate::error::Error;
-use crate::host::{Interface, InterfaceKind};
+use crate::host::Interface;
 use crate::notice;
 
 /// The interfaces of this network namespace, and weir's programs on some.
@@ -31,7 +31,7 @@ impl Watched {
 
     /// What records need to know of an interface.
     pub(super) fn device(interface: &Interface) -> Device {
-        Device { name: interface.name.clone(), container_side: is_container_side(interface) }
+        Device { name: interface.name.clone(), container_side: interface.is_container_side() }
     }
 
     /// An interface appeared or changed. Whether it is watched from now on, and
@@ -125,14 +125,10 @@ impl Watched {
 
     fn is_wanted(&self, interface: &Interface) -> bool {
         if self.wanted.is_empty() {
-            return is_container_side(interface);
+            return interface.is_container_side();
         }
         self.wanted.iter().any(|pattern| pattern.matches(&interface.name))
     }
-}
-
-fn is_container_side(interface: &Interface) -> bool {
-    interface.kind == InterfaceKind::Veth && interface.peer_netns.is_some()
 }
 
 fn list(names: impl Iterator<Item = String>) -> String {

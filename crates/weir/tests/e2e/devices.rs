@@ -1,6 +1,7 @@
 //! Containers that come and go while weir runs, and two weirs at once.
 
 use std::ffi::CString;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use weir_testkit::tc::{self, Hook};
 use weir_testkit::traffic::{self, EchoServer};
 use weir_testkit::{Namespace, Topology, require_root, wait_until};
 
+use crate::redirect::{Host, answers};
 use crate::weir::{LIMIT, Weir, has_port, number, text};
 
 /// From a veth's appearance to its being watched.
@@ -174,4 +176,36 @@ fn root_two_weirs_see_the_same() {
         }
         assert!(!tc::has_clsact(topology.host(), device));
     }
+}
+
+/// A host that is itself a container: the other end of its uplink is in another network namespace, as a container's is.
+#[test]
+fn root_the_uplink_of_a_host_in_a_container_is_no_containers() {
+    require_root!();
+    let host = Host::new(&["web", "client"]);
+    let (here, outside) = (host.topology.host(), Namespace::new("outside"));
+    here.ip_batch(&format!("link add uplink type veth peer name eth0 netns {}\n", outside.name()));
+    outside.ip_batch("link set eth0 up\naddr add 203.0.113.7/24 dev eth0\n");
+    here.ip_batch(
+        "link set uplink up\naddr add 203.0.113.1/24 dev uplink\nroute add default via 203.0.113.7\n",
+    );
+    outside.ip_batch("route add 10.99.0.0/24 via 203.0.113.1\n");
+    here.sysctl("ipv4/ip_forward", "1");
+    let web = host.topology.container("web");
+    let _server = EchoServer::tcp_at(web.namespace(), host.address("web", 80));
+    let _run = host.run();
+    let nobodys = SocketAddr::from(([203, 0, 113, 77], 80));
+    host.redirects(&["add", &nobodys.to_string(), &host.name("web")]);
+    host.redirects(&["add", &host.address("web", 8080).to_string(), ":80"]);
+    let observer = Weir::start(&mut host.weir(&["observe", "-o", "jsonl", "--protocol", "tcp"]));
+
+    assert!(answers(host.namespace("client"), nobodys));
+    assert!(!answers(&outside, nobodys), "nobody answers outside for what nobody has there");
+    // Who comes from outside is redirected at the container's veth, after the host's own rules.
+    let port = traffic::tcp_echo(&outside, host.address("web", 8080), 1, 100)[0];
+    let run = observer.finish();
+    let flow = run.flow(|flow| has_port(flow, "tcp", port));
+    assert_eq!((text(&flow["client"]["name"]), text(&flow["verdict"])), ("world", "redirected"), "{flow}");
+    assert_eq!(flow["interfaces"].as_array().map(Vec::len), Some(1), "{flow}");
+    assert_eq!(flow["interfaces"][0]["name"], "veth-web", "{flow}");
 }

@@ -79,7 +79,7 @@ impl Host {
 }
 
 /// Whether a connection is accepted and brings back what it sends.
-fn answers(client: &Namespace, address: SocketAddr) -> bool {
+pub(crate) fn answers(client: &Namespace, address: SocketAddr) -> bool {
     let connected = client.enter(|| TcpStream::connect_timeout(&address, Duration::from_secs(2)));
     connected.is_ok_and(|mut stream| {
         let mut back = [0; 4];
