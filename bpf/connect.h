@@ -162,8 +162,7 @@ static __noinline int connect_claim_any(struct __sk_buff *skb, __u32 hook, struc
 {
 	struct translation *there = &decision->way[WAY_TO_SERVER];
 	__u8 protocol = decision->origin.asked.protocol;
-	/* SCTP's checksum does not forgive another port. */
-	bool other_ports = protocol != PROTOCOL_SCTP && (decide_has_ports(protocol) || nat_is_icmp(protocol));
+	bool other_ports = decide_has_ports(protocol) || nat_is_icmp(protocol);
 	__u32 first = decision->onward ? ONWARD_PORT_FIRST : PORT_FIRST;
 	__u32 count = decision->onward ? ONWARD_PORT_COUNT : PORT_COUNT;
 	int error;

@@ -3,6 +3,8 @@
 #ifndef WEIR_NAT_H
 #define WEIR_NAT_H
 
+#include "config.h"
+#include "crc32c.h"
 #include "maps.h"
 #include "packet.h"
 
@@ -36,7 +38,7 @@ static __always_inline __u32 nat_ipv4(const __u8 address[16])
 }
 
 /* Where a protocol keeps its checksum, from its header on. 0: it has none, or
- * none that a sum could repair (SCTP's is a CRC). */
+ * none that a sum could repair (SCTP's: nat_write_crc()). */
 static __always_inline __u32 nat_checksum_offset(__u8 protocol)
 {
 	switch (protocol) {
@@ -222,11 +224,63 @@ static __noinline int nat_rewrite_pulled(struct __sk_buff *skb, const struct pac
 	return result ? result : nat_write_checksum(skb, packet, way);
 }
 
+static __always_inline struct sctp_header *nat_sctp_at(struct __sk_buff *skb, __u32 offset)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct sctp_header *sctp = nat_at(data, offset);
+
+	return !sctp || (void *)(sctp + 1) > end ? NULL : sctp;
+}
+
+/*
+ * SCTP's checksum at `offset`, as it must be with these ports, which are still to be written,
+ * source first. `bytes`: of the packet from its ports on; 0 if nobody knows. Not 0: it could
+ * not be done. Not static, so that the verifier walks it once.
+ *
+ * 0 is a checksum that waits for a device: what a container sends has it, for a veth says
+ * that it completes them (NETIF_F_SCTP_CRC). Whoever does, if anybody must, sees the new
+ * ports. One packet of 2^32 has a true checksum of 0; its receiver drops it.
+ */
+__noinline int nat_write_crc(struct __sk_buff *skb, __u32 offset, __u32 bytes, __u32 ports)
+{
+	struct sctp_header *sctp;
+
+	if (!config.redirect)
+		return PARSE_SHORT;
+	sctp = nat_sctp_at(skb, offset);
+	if (!sctp && packet_pull(skb))
+		sctp = nat_sctp_at(skb, offset);
+	if (!sctp)
+		return PARSE_SHORT;
+	if (!sctp->checksum)
+		return 0;
+	if (!bytes || bytes > CRC32C_BYTES_MAX)
+		return PARSE_SHORT;
+	sctp->checksum ^= crc32c_change(sctp->ports ^ ports, bytes);
+	return 0;
+}
+
+/* The same for this packet. Of one that was sent in fragments the checksum covers the whole,
+ * and none of them but the last tells how much that is. */
+static __always_inline int nat_write_sctp(struct __sk_buff *skb, const struct packet *packet,
+					  const struct translation *way)
+{
+	__u32 ports = bpf_htons(way->source_port) | (__u32)bpf_htons(way->destination_port) << 16, bytes = 0;
+
+	if (!way->set_ports || packet->later_fragment)
+		return 0;
+	if (!packet->first_fragment)
+		bytes = packet->payload_offset + packet->payload_bytes - packet->transport_offset;
+	return nat_write_crc(skb, packet->transport_offset, bytes, ports);
+}
+
 /* Translates a packet. Not 0: it could not be done, and the packet is spoilt. Inlined where
  * most packets pass: a call costs more than what is written. */
 static __always_inline int nat_rewrite_inline(struct __sk_buff *skb, const struct packet *packet,
 					      const struct translation *way)
 {
+	if (packet->key.protocol == PROTOCOL_SCTP && nat_write_sctp(skb, packet, way))
+		return PARSE_SHORT;
 	if (nat_write(skb, packet, way))
 		return nat_rewrite_pulled(skb, packet, way);
 	return nat_write_checksum(skb, packet, way);

@@ -83,7 +83,8 @@ static __always_inline int nat_error_ipv6(void *outer_at, void *quote_at, const 
 	return 0;
 }
 
-/* Ports and checksum of the quoted packet, as far as they are quoted. */
+/* Ports and checksum of the quoted packet, as far as they are quoted. SCTP's checksum stays:
+ * it covers more than is quoted, so nobody who gets a quote can ask whether it is right. */
 static __always_inline __u32 nat_error_transport(void *at, const void *end, __u8 protocol,
 						 const struct translation *way, __u32 sum)
 {

@@ -27,7 +27,9 @@ struct packet {
 	__u8 tcp_flags;
 	__u8 source;	     /* which end of the key sent it: 0 or 1 */
 	__u8 later_fragment; /* 1: its transport header is in another packet */
+	__u8 first_fragment; /* 1: what follows its transport header is in other packets, too */
 	__u8 ipv6;
+	__u8 pad[3];
 };
 
 /* What the transport header, or the first fragment's, gives to the flow key. */
@@ -198,7 +200,7 @@ static __always_inline int packet_parse_ports(struct cursor *cursor, struct pack
 			return 0;
 		if (ip->protocol == PROTOCOL_TCP)
 			return packet_parse_tcp(cursor, packet);
-		cursor->offset += ip->protocol == PROTOCOL_SCTP ? SCTP_HEADER_BYTES - sizeof(*header)
+		cursor->offset += ip->protocol == PROTOCOL_SCTP ? sizeof(struct sctp_header) - sizeof(*header)
 								: UDP_HEADER_BYTES - sizeof(*header);
 		return 0;
 	case PROTOCOL_ICMP:
@@ -226,6 +228,7 @@ static __always_inline int packet_parse_transport(struct cursor *cursor, struct 
 
 	packet->transport_offset = transport_offset;
 	packet->later_fragment = !!ip->fragment_offset;
+	packet->first_fragment = (!ip->fragment_offset && ip->more_fragments) | zero;
 	packet->payload_offset = cursor->offset;
 	packet->payload_bytes = ip->end - cursor->offset;
 	if (ip->more_fragments && !ip->fragment_offset && !ip->quoted)

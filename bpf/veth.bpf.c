@@ -125,7 +125,11 @@ static __always_inline int observe(struct __sk_buff *skb, __u8 hook, bool ethern
 		tend_remember(&packet.key);
 	if (!REDIRECTS(ethernet))
 		return NEXT_PROGRAM;
-	return go_on(skb, hook, flow, &packet, owner, decision);
+	result = go_on(skb, hook, flow, &packet, owner, decision);
+	/* It came as far as here, and stands in its flow as well. */
+	if (result == DROP)
+		tally_count(skb, hook, TALLY_REDIRECT_REFUSED);
+	return result;
 
 refused:
 	tend_make_room();

@@ -99,12 +99,17 @@ struct ipv6_fragment_header {
 
 #define TCP_HEADER_BYTES 20 /* at least */
 #define UDP_HEADER_BYTES 8
-#define SCTP_HEADER_BYTES 12
 
 /* How TCP, UDP, UDP-Lite and SCTP begin. */
 struct port_header {
 	__be16 source;
 	__be16 destination;
+};
+
+struct sctp_header {
+	__be32 ports;
+	__be32 verification_tag;
+	__u32 checksum; /* CRC32c, in little-endian order as nothing else on the wire */
 };
 
 /* What follows the ports. */

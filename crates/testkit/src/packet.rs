@@ -56,6 +56,7 @@ enum Transport {
     Sctp {
         source_port: u16,
         destination_port: u16,
+        checksum: bool,
     },
     Icmp {
         kind: u8,
@@ -209,10 +210,18 @@ impl Frame {
         self
     }
 
-    /// SCTP: the common header (its CRC is left zero) and the payload as chunks.
+    /// SCTP: the common header and the payload as chunks. Its checksum is 0, as where a
+    /// device is to complete it.
     #[must_use]
     pub fn sctp(mut self, source_port: u16, destination_port: u16) -> Self {
-        self.transport = Transport::Sctp { source_port, destination_port };
+        self.transport = Transport::Sctp { source_port, destination_port, checksum: false };
+        self
+    }
+
+    /// The same with its checksum.
+    #[must_use]
+    pub fn sctp_complete(mut self, source_port: u16, destination_port: u16) -> Self {
+        self.transport = Transport::Sctp { source_port, destination_port, checksum: true };
         self
     }
 
@@ -330,12 +339,16 @@ impl Frame {
                 .expect("the payload fits");
                 udp.to_bytes().to_vec()
             }
-            Transport::Sctp { source_port, destination_port } => {
+            Transport::Sctp { source_port, destination_port, checksum } => {
                 let mut header = Vec::new();
                 header.extend(source_port.to_be_bytes());
                 header.extend(destination_port.to_be_bytes());
                 header.extend([0x11, 0x22, 0x33, 0x44]); // verification tag
                 header.extend([0; 4]);
+                if *checksum {
+                    let checksum = sctp_checksum(&[header.as_slice(), payload].concat());
+                    header[8..12].copy_from_slice(&checksum);
+                }
                 header
             }
             &Transport::Icmp { kind: type_u8, code: code_u8, rest: bytes5to8 } => {
@@ -432,6 +445,12 @@ impl Fragment {
         assert_eq!(self.offset_bytes % 8, 0, "a fragment begins at a multiple of 8 bytes");
         IpFragOffset::try_new(self.offset_bytes / 8).expect("16 bits, divided by 8, are 13")
     }
+}
+
+/// The checksum of an SCTP packet in which it is 0, as it stands there (RFC 9260, appendix A).
+#[must_use]
+pub fn sctp_checksum(packet: &[u8]) -> [u8; 4] {
+    crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(packet).to_le_bytes()
 }
 
 /// A broadcast ARP request for `target` (IPv4).

@@ -16,7 +16,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// How soon a server notices that it is to end.
 const POLL: Duration = Duration::from_millis(20);
 
-/// A server that sends back what it gets, over TCP or UDP, until it is dropped.
+/// A server that sends back what it gets, until it is dropped.
 #[derive(Debug)]
 pub struct EchoServer {
     address: SocketAddr,
@@ -37,6 +37,12 @@ impl EchoServer {
         let listener = namespace
             .enter(|| TcpListener::bind(address))
             .unwrap_or_else(|e| panic!("cannot listen at {address} in {}: {e}", namespace.name()));
+        Self::at(listener)
+    }
+
+    /// Answers what `listener` accepts: TCP, or another protocol whose sockets are used alike.
+    #[must_use]
+    pub fn at(listener: TcpListener) -> Self {
         listener.set_nonblocking(true).expect("a listener can be set non-blocking");
         let address = listener.local_addr().expect("a listener has an address");
         Self::start(address, move |stop| serve_tcp(&listener, stop))

@@ -100,12 +100,6 @@ pub enum SyntaxError {
         /// `is 1`, `are 8`.
         to_are: String,
     },
-    /// SCTP's checksum.
-    #[error(
-        "the target {0} changes the port, which cannot be done for sctp: its checksum covers the whole packet; \
-         only the address of sctp can be redirected"
-    )]
-    SctpPort(String),
     /// IPv4 and IPv6 in one rule.
     #[error(
         "{0} and {1} are of different versions of IP: a connection cannot be redirected from one to the other"

@@ -79,9 +79,6 @@ impl Rule {
                 to_are,
             });
         }
-        if self.protocol() == Some(Transport::Sctp) && from != to {
-            return Err(SyntaxError::SctpPort(target.to_string()));
-        }
         Ok(())
     }
 }
@@ -160,7 +157,7 @@ pub enum Transport {
     Tcp,
     /// UDP.
     Udp,
-    /// SCTP: its address only.
+    /// SCTP.
     Sctp,
 }
 

@@ -307,11 +307,17 @@ fn root_ping_and_sctp_collide_too() {
         assert_eq!(lab.gets(CLIENT, &pong(API.ipv4, moved)).1, pong(WEB.ipv4, 77).build());
         assert_eq!(lab.gets(CLIENT, &pong(API.ipv4, 77)).1, pong(API.ipv4, 77).build());
 
-        // Another port would need another CRC.
-        let sctp = |to: &str| from_client(CLIENT.ipv4, to).sctp(7, 8);
-        untouched(lab, CLIENT, &sctp(API.ipv4));
-        assert_eq!(lab.sends(CLIENT, &sctp(WEB.ipv4)).0, DROPPED);
-        assert_eq!(lab.counters(0).refused_no_port, 1);
+        let sctp = |to: &str, port| from_client(CLIENT.ipv4, to).sctp_complete(port, 8);
+        untouched(lab, CLIENT, &sctp(API.ipv4, 7));
+        let (verdict, frame) = lab.sends(CLIENT, &sctp(WEB.ipv4, 7));
+        let (_, moved) = comes_from(&frame);
+        let expected = sctp(API.ipv4, moved).macs(CLIENT.mac, API.mac);
+        assert_eq!((verdict, frame), (NEXT, expected.build()));
+        assert_ne!(moved, 7);
+        let answer = |from: &str, port| Frame::between(from, CLIENT.ipv4).sctp_complete(8, port);
+        assert_eq!(lab.gets(CLIENT, &answer(API.ipv4, moved)).1, answer(WEB.ipv4, 7).build());
+        assert_eq!(lab.gets(CLIENT, &answer(API.ipv4, 7)).1, answer(API.ipv4, 7).build());
+        assert_eq!(lab.counters(0).refused_no_port, 0);
     });
 }
 

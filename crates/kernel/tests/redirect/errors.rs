@@ -36,6 +36,9 @@ fn cases() -> Vec<Case> {
         Frame::between(from, to).tcp(ports.0, ports.1, flags).payload(&[7; 40])
     };
     let udp = |from, to, ports: (u16, u16)| Frame::between(from, to).udp(ports.0, ports.1).payload(&[7; 41]);
+    // With a checksum that waits for a device: another one would stay as it was sent.
+    let sctp =
+        |from, to, ports: (u16, u16)| Frame::between(from, to).sctp(ports.0, ports.1).payload(&[7; 40]);
     let case = |what, rule, request, answer, router| Case { what, rule, request, answer, router };
     vec![
         case(
@@ -60,6 +63,13 @@ fn cases() -> Vec<Case> {
                 udp(c, a, (40000, 80)).ipv4_options(&[1; 8]),
             ),
             pair(udp(w, c, (8080, 40000)), udp(a, c, (80, 40000))),
+            ROUTER,
+        ),
+        case(
+            "SCTP",
+            Rule::port((w, 8080), (a, 80)),
+            pair(sctp(c, w, (40000, 8080)), sctp(c, a, (40000, 80))),
+            pair(sctp(w, c, (8080, 40000)), sctp(a, c, (80, 40000))),
             ROUTER,
         ),
         case(

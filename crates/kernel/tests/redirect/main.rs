@@ -12,5 +12,6 @@ mod neighbors;
 mod onward;
 mod property;
 mod real;
+mod sctp;
 mod shortcut;
 mod table;

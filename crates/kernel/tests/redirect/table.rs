@@ -44,7 +44,7 @@ fn packet(transport: Transport, ends: [(&str, u16); 2], answer: bool, macs: ([u8
         Transport::Udp => frame.udp(source.1, destination.1).payload(b"odd"),
         Transport::Echo if answer => frame.echo_reply(destination.1, 1).payload(payload),
         Transport::Echo => frame.echo_request(source.1, 1).payload(b"ping!"),
-        Transport::Sctp => frame.sctp(source.1, destination.1).payload(&[1, 0, 0, 4]),
+        Transport::Sctp => frame.sctp_complete(source.1, destination.1).payload(&[1, 0, 0, 4]),
         Transport::Other => frame.raw(47).payload(b"\0\0\x88\x0bsome"),
     }
 }
@@ -114,7 +114,7 @@ fn same(address: &'static str, number: u16) -> (&'static str, u16) {
 fn client_cases() -> Vec<Case> {
     use Transport::{Echo, Other, Sctp, Tcp, Udp};
     let mut cases = Vec::new();
-    for transport in [Tcp, Udp] {
+    for transport in [Tcp, Udp, Sctp] {
         let mut case = |what: &str, rule, client, asked, target, server: Option<Container>, near| {
             let exchange = Exchange { transport, client, asked, seen: client, target };
             let what = format!("{what}, {transport:?}");
@@ -166,7 +166,7 @@ fn client_cases() -> Vec<Case> {
 /// reach whom it asked for, and the host sees the answers come from there.
 fn server_cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for transport in [Transport::Tcp, Transport::Udp] {
+    for transport in [Transport::Tcp, Transport::Udp, Transport::Sctp] {
         for (client, web, api, far) in
             [(OUTSIDE, WEB.ipv4, API.ipv4, FAR.ipv4), (OUTSIDE6, WEB.ipv6, API.ipv6, FAR.ipv6)]
         {
@@ -236,7 +236,7 @@ fn direct_cases() -> Vec<Case> {
     let mut case = |what: &str, rule: Rule, exchange: Exchange, server: Container, macs: [[u8; 6]; 2]| {
         cases.push(direct_case(what, rule, &exchange, server, macs));
     };
-    for transport in [Transport::Tcp, Transport::Udp] {
+    for transport in [Transport::Tcp, Transport::Udp, Transport::Sctp] {
         let exchange =
             |seen, target| Exchange { transport, client: C, asked: (WEB.ipv4, 8080), seen, target };
         let (api, far) = ((API.ipv4, 80), (FAR.ipv4, 80));
@@ -273,7 +273,7 @@ fn direct_cases() -> Vec<Case> {
 /// With --accelerate: past the host's own tables, as if one bridge were beside the other.
 fn accelerated_cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for transport in [Transport::Tcp, Transport::Udp] {
+    for transport in [Transport::Tcp, Transport::Udp, Transport::Sctp] {
         for (client, asked, near, far) in
             [(C, WEB.ipv4, API.ipv4, FAR.ipv4), (C6, WEB.ipv6, API.ipv6, FAR.ipv6)]
         {

@@ -80,6 +80,10 @@ fn odd_frames() {
     assert_eq!(other(&[(ethertype::VLAN, 1)], ethertype::LLDP, &[0; 3]).len(), 21);
     let sctp = Frame::between("10.0.0.1", "10.0.0.2").sctp(7, 8).build();
     assert_eq!((sctp[23], sctp.len(), &sctp[34..38]), (132, 14 + 20 + 12, [0, 7, 0, 8].as_slice()));
+    let sctp = Frame::between("10.0.0.1", "10.0.0.2").sctp_complete(7, 8).build();
+    assert_eq!(sctp[42..46], sctp_checksum(&[0, 7, 0, 8, 0x11, 0x22, 0x33, 0x44, 0, 0, 0, 0]));
+    // The check value of every catalogue of CRCs.
+    assert_eq!(sctp_checksum(b"123456789"), 0xe306_9283_u32.to_le_bytes());
     let ping = Frame::between("10.0.0.1", "10.0.0.2").echo_request(0x1234, 1).build();
     assert_eq!(ping[34..42], [8, 0, 0xe5, 0xca, 0x12, 0x34, 0, 1]);
 }

@@ -59,7 +59,7 @@ fn lost_words(reason: &str) -> Option<(&'static str, &'static str)> {
         "truncated" => ("packet", "cut off within a header"),
         "fragment_unjoined" => ("fragment", "whose first one was not seen"),
         "table_full" => ("packet", "of flows that found no room in the flow table"),
-        "redirect_refused" => ("packet", "of connections that could not be redirected (weir redirect list)"),
+        "redirect_refused" => ("packet", "that could not be redirected (weir redirect list)"),
         "headers_too_deep" => ("packet", "with too many VLAN tags or IPv6 extension headers"),
         "open_ring_full" => ("opening", "told late: the event ring was full"),
         "reopen_ring_full" => ("connection", "in the row of an older one: the event ring was full"),

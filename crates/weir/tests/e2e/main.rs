@@ -17,6 +17,7 @@ mod output;
 mod outside;
 mod protocols;
 mod redirect;
+mod sctp;
 mod sums;
 mod survival;
 mod volume;
