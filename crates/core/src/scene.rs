@@ -2,6 +2,7 @@
 //! it is. With it, what the kernel reports becomes a record.
 
 use std::collections::{BTreeMap, HashMap};
+use std::mem::take;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -172,9 +173,13 @@ impl Scene {
         self.rules.get(&number).cloned().unwrap_or_else(|| number.to_string().into())
     }
 
-    /// The record of a request.
-    pub fn request_record(&mut self, found: Found, translation: Option<&Translation>) -> Box<RequestRecord> {
-        let Found { key, first_ns: _, flow, client, hooks, protocol, time_ns, exchange } = found;
+    /// The record of a request. Takes what was found out of its exchange.
+    pub fn request_record(
+        &mut self,
+        found: &mut Found,
+        translation: Option<&Translation>,
+    ) -> Box<RequestRecord> {
+        let Found { key, first_ns: _, flow, client, hooks, protocol, time_ns, ref mut exchange } = *found;
         let owners = [Side::Low, Side::High].map(|side| {
             let at = |hook: Option<HookId>, way: Hook| {
                 hook.filter(|hook| hook.hook == way && self.is_container_side(hook.ifindex))
@@ -193,7 +198,6 @@ impl Scene {
             Some(translation) => self.translated(translation, client, server, time_ns),
             None => (client, server, None, None),
         };
-        let exchange = *exchange;
         let (request, response) = (exchange.request, exchange.response);
         let begun_ns = request.or(response).map_or(time_ns, |part| part.first_ns);
         let both = request.zip(response);
@@ -206,11 +210,11 @@ impl Scene {
             rule,
             translated,
             protocol,
-            operation: exchange.operation,
-            target: exchange.target,
-            status: exchange.status,
+            operation: take(&mut exchange.operation),
+            target: exchange.target.take(),
+            status: exchange.status.take(),
             ok: exchange.ok,
-            error: exchange.error,
+            error: exchange.error.take(),
             request_bytes: request.map_or(0, |part| part.bytes),
             response_bytes: response.map_or(0, |part| part.bytes),
             latency_us: both
@@ -223,7 +227,7 @@ impl Scene {
                 (None, _) => Matched::NoRequest,
             },
             capture: exchange.capture,
-            attributes: exchange.attributes,
+            attributes: take(&mut exchange.attributes),
             revealed: exchange.revealed.classes().map(Class::name).collect(),
         })
     }

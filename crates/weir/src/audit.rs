@@ -177,4 +177,7 @@ pub(crate) struct RequestsFound {
     pub(crate) found: Vec<Found>,
     /// The sums until now.
     pub(crate) tally: Tally,
+    /// Takes back `found`. Memory that one thread takes and another one gives back costs both: each waits
+    /// for the other.
+    pub(crate) used: Sender<Vec<Found>>,
 }

@@ -2,13 +2,16 @@
 
 use std::collections::VecDeque;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use weir_core::capture::PayloadSeen;
 use weir_core::l7::{Engine, Found, Tally};
 use weir_kernel::{Captures, PayloadListener};
 
 use super::{FlowNews, RequestsFound};
 use crate::notice;
+
+/// Batches that come back.
+const BATCHES_USED: usize = 4;
 
 /// Reads payload as it comes out of the ring, in place: nothing is copied that the
 /// parsers do not keep.
@@ -23,6 +26,8 @@ pub(crate) struct Listener {
     /// The sums that were delivered last.
     told: Tally,
     deliver: Sender<RequestsFound>,
+    /// What was delivered comes back, to be used again.
+    used: (Sender<Vec<Found>>, Receiver<Vec<Found>>),
     /// The kernel refused once to be told what is wanted, and the user knows.
     refused: bool,
 }
@@ -37,6 +42,7 @@ impl Listener {
             found: Vec::new(),
             told: Tally::default(),
             deliver,
+            used: bounded(BATCHES_USED),
             refused: false,
         }
     }
@@ -66,10 +72,11 @@ impl Listener {
             return;
         }
         self.told = tally.clone();
-        // The next ones will be about as many.
-        let next = Vec::with_capacity(self.found.len());
-        let found =
-            RequestsFound { found: std::mem::replace(&mut self.found, next), tally: self.told.clone() };
+        let (give_back, used) = &self.used;
+        let mut next = used.try_recv().unwrap_or_default();
+        next.clear();
+        let found = std::mem::replace(&mut self.found, next);
+        let found = RequestsFound { found, tally: self.told.clone(), used: give_back.clone() };
         // The pipeline hangs up only when it has read everything.
         let _ = self.deliver.send(found);
     }

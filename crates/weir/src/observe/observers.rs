@@ -41,7 +41,7 @@ impl Observers {
         self.0.values_mut().for_each(|observer| observer.packet(&record));
     }
 
-    pub(super) fn request(&mut self, scene: &mut Scene, translations: &Translations, found: Found) {
+    pub(super) fn request(&mut self, scene: &mut Scene, translations: &Translations, found: &mut Found) {
         let mut readers = self.0.values_mut().filter(|observer| observer.shows_requests());
         let Some(first) = readers.next() else { return };
         let translation = translations.of(&found.key, found.first_ns);

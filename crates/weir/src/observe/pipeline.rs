@@ -192,17 +192,20 @@ impl Pipeline {
     }
 
     /// What was read out of payload.
-    pub(crate) fn requests(&mut self, found: RequestsFound) -> Result<(), Error> {
+    pub(crate) fn requests(&mut self, batch: RequestsFound) -> Result<(), Error> {
         let Self { source, table, observers, scene, audit, translations, .. } = self;
-        audit.requests += found.found.len() as u64;
-        audit.tally = found.tally;
-        for one in found.found {
+        let RequestsFound { mut found, tally, used } = batch;
+        audit.requests += found.len() as u64;
+        audit.tally = tally;
+        for one in &mut found {
             // Payload and events come by two ways: a flow's first request may overtake its opening.
             if !scene.rules.is_empty() && !table.knows(&one.key, one.first_ns) {
                 translations.look_up(source, &one.key, one.first_ns)?;
             }
             observers.request(scene, translations, one);
         }
+        // If there is no room, the memory is given back from here.
+        let _ = used.try_send(found);
         self.observers.check()
     }
 

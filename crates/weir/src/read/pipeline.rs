@@ -146,9 +146,9 @@ impl Pipeline {
     }
 }
 
-fn hand_on(scene: &mut Scene, outlet: &mut Outlet, requests: &mut u64, found: Found) {
+fn hand_on(scene: &mut Scene, outlet: &mut Outlet, requests: &mut u64, mut found: Found) {
     *requests += 1;
-    outlet.record(Record::Request(scene.request_record(found, None)));
+    outlet.record(Record::Request(scene.request_record(&mut found, None)));
 }
 
 /// As with live traffic: answers of name servers name addresses outside.
