@@ -192,7 +192,13 @@ impl Parser for PostgreSql {
         }
         let part = Part::new(times, length as u64);
         self.message(cx, direction, &Message { kind, body, cut: seen < length, part, gap: None });
-        Step::Consumed(length)
+        let more = match (direction, kind) {
+            (Direction::ToClient, wire::ROW) => {
+                self.session.take_rows(bytes.get(length..).unwrap_or_default(), times.last_ns)
+            }
+            _ => 0,
+        };
+        Step::Consumed(length + more)
     }
 
     fn skipped(&mut self, cx: &mut Context<'_>, direction: Direction, skipped: Skipped) {

@@ -101,6 +101,16 @@ impl Answer {
         self.kind
     }
 
+    /// Whether what comes next is a row, or the end of all rows.
+    pub(super) fn is_in_rows(&self) -> bool {
+        self.expect == Expect::Rows
+    }
+
+    /// Whether, among rows, a packet that begins so is one, however long it is.
+    pub(super) fn begins_row(first: u8) -> bool {
+        first < 0xfe
+    }
+
     /// How much is looked at of a packet that begins with this byte. Nothing
     /// more of rows, columns and challenges.
     pub(super) fn bytes_seen(&self, first: u8) -> usize {

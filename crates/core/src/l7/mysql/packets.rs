@@ -53,6 +53,12 @@ impl Parser for Packets {
         if direction == Direction::ToClient && self.session.is_adrift() {
             return Step::Desync;
         }
+        if direction == Direction::ToClient {
+            let rows_bytes = self.session.take_rows(bytes, times.last_ns);
+            if rows_bytes > 0 {
+                return Step::Consumed(rows_bytes);
+            }
+        }
         let Some(header) = wire::header(bytes) else { return Step::NeedMore(HEADER_BYTES) };
         let first = match bytes.get(HEADER_BYTES) {
             Some(first) => *first,

@@ -31,6 +31,8 @@ const CHAIN_MAX: usize = 8;
 const CHAIN_MIN: usize = 2;
 /// Bytes at the end that may be the beginning of a chain.
 const RESYNC_BYTES_MAX: usize = 4 * 1024;
+/// A row of an answer.
+pub(super) const ROW: u8 = b'D';
 /// `ReadyForQuery`, except for its last byte.
 const READY: [u8; 5] = [b'Z', 0, 0, 0, 5];
 

@@ -4,6 +4,7 @@ use super::{
     Agreed, Answer, Answering, Asked, Capabilities, Capture, Context, Direction, Effect, Gap, Heard, Kind,
     Message, Part, Progress, Session, handshake, wire,
 };
+use crate::l7::mysql::wire::HEADER_BYTES;
 
 impl Session {
     pub(in crate::l7::mysql) fn server_says(&mut self, cx: &mut Context<'_>, message: &Message<'_>) {
@@ -87,6 +88,33 @@ impl Session {
             Progress::Whole => self.answered(cx),
             Progress::Broken => self.mistrust(cx),
         }
+    }
+
+    /// Takes the rows that lie whole at the beginning of these bytes: answers may be made of thousands, and of
+    /// each only its length matters. How many bytes they take.
+    pub(in crate::l7::mysql) fn take_rows(&mut self, bytes: &[u8], time_ns: u64) -> usize {
+        let Answering::Answer(heard) = &mut self.answering else { return 0 };
+        let is_compressed = self.frame_bytes[Direction::ToClient.index()].is_some();
+        if is_compressed || heard.continued || !heard.answer.is_in_rows() {
+            return 0;
+        }
+        let mut taken = 0;
+        while let Some(rest) = bytes.get(taken..)
+            && let Some(header) = wire::header(rest)
+            && header.sequence == heard.next
+            && !header.is_continued()
+            && rest.len() >= header.packet_bytes()
+            && header.length > 0
+            && rest.get(HEADER_BYTES).is_some_and(|first| Answer::begins_row(*first))
+        {
+            taken += header.packet_bytes();
+            heard.next = heard.next.wrapping_add(1);
+            heard.answer.rows += 1;
+        }
+        if taken > 0 {
+            heard.response.grow(time_ns, taken as u64);
+        }
+        taken
     }
 
     /// An answer is whole.

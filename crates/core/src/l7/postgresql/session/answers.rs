@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::group::{Entry, Work};
 use super::{Message, Session, Statement, wire};
-use crate::l7::{Context, Part};
+use crate::l7::{Context, Direction, Part};
 
 impl Session {
     pub(in crate::l7::postgresql) fn server_says(&mut self, cx: &mut Context<'_>, message: &Message<'_>) {
@@ -32,7 +32,7 @@ impl Session {
             (b't', Entry::Describe(_)) => {}
             (b'T' | b'n', Entry::Describe(_)) => self.pop(),
             (b'T', Entry::Whole(work)) => work.returns_rows = true,
-            (b'D', Entry::Whole(work) | Entry::Execute(work)) => {
+            (wire::ROW, Entry::Whole(work) | Entry::Execute(work)) => {
                 work.returns_rows = true;
                 work.rows += 1;
             }
@@ -53,6 +53,32 @@ impl Session {
             // Not the answer to what seemed to be next.
             _ => self.mistrust(cx),
         }
+    }
+
+    /// After a row, takes those that follow it and lie whole at the beginning of these bytes: answers may be made
+    /// of thousands, and of each only its length matters. How many bytes they take.
+    pub(in crate::l7::postgresql) fn take_rows(&mut self, bytes: &[u8], time_ns: u64) -> usize {
+        let Some(front) = self.groups.front_mut().and_then(|group| group.entries.front_mut()) else {
+            return 0;
+        };
+        let (rows, response) = match front {
+            Entry::Whole(work) => (&mut work.rows, &mut work.response),
+            Entry::Execute(work) => (&mut work.rows, &mut self.answered),
+            _ => return 0,
+        };
+        let Some(response) = response else { return 0 };
+        let mut taken = 0;
+        while let Some(rest) = bytes.get(taken..)
+            && let Some(Some((wire::ROW, length))) = wire::header(Direction::ToClient, rest)
+            && rest.len() >= length
+        {
+            taken += length;
+            *rows += 1;
+        }
+        if taken > 0 {
+            response.grow(time_ns, taken as u64);
+        }
+        taken
     }
 
     /// The bytes of an answer. What the server says at any time is part of one
