@@ -53,7 +53,7 @@ impl Requests {
         } = request;
         out.extend_from_slice(b"{\"kind\":\"request\",\"time\":\"");
         out.extend_from_slice(self.time.of(*time));
-        out.extend_from_slice(b"\",");
+        out.push(b'"');
         self.connection(out, &Connection { flow: *flow, client, server, rule, translated })?;
         out.extend_from_slice(b",\"protocol\":\"");
         out.extend_from_slice(protocol.as_bytes());
@@ -102,7 +102,7 @@ impl Requests {
         Ok(())
     }
 
-    /// The fields that say which connection it is.
+    /// The fields that say which connection it is, after others.
     fn connection(&mut self, out: &mut Vec<u8>, connection: &Connection<'_>) -> io::Result<()> {
         if let Some(known) = self.connections.get(&connection.flow)
             && known.is(connection)
@@ -110,13 +110,17 @@ impl Requests {
             out.extend_from_slice(&known.text);
             return Ok(());
         }
-        let mut object = Vec::new();
-        serialize(&mut object, connection)?;
-        let text = object.strip_prefix(b"{").and_then(|rest| rest.strip_suffix(b"}")).unwrap_or_default();
-        out.extend_from_slice(text);
+        let start = out.len();
+        serialize(out, connection)?;
+        // An object's fields, as part of the object that is being written.
+        if let Some(brace) = out.get_mut(start) {
+            *brace = b',';
+        }
+        out.pop();
         if self.connections.len() >= CONNECTIONS_MAX {
             self.connections.clear();
         }
+        let text = out.get(start..).unwrap_or_default();
         self.connections.insert(connection.flow, Known::new(connection, text.into()));
         Ok(())
     }
