@@ -4,6 +4,7 @@
 mod method;
 mod observer;
 mod observers;
+mod pace;
 mod pipeline;
 mod watched;
 
@@ -22,6 +23,7 @@ use crate::session::{Plan, Session};
 pub(crate) use method::choose as choose_method;
 pub(crate) use observer::Observer;
 pub(crate) use observers::OWN;
+pub(crate) use pace::Pace;
 pub(crate) use pipeline::Pipeline;
 pub(crate) use watched::Watched;
 

@@ -23,7 +23,7 @@ use crate::containers::EngineChoice;
 use crate::error::Error;
 use crate::host::{self, HostEvent, WatchHandle, WatchOptions};
 use crate::local::{Client, Message, Server};
-use crate::observe::{self, OWN, Observer, Pipeline, Watched};
+use crate::observe::{self, OWN, Observer, Pace, Pipeline, Watched};
 use crate::redirect::{self, Follower};
 use crate::{notice, signals};
 
@@ -296,12 +296,12 @@ impl Session {
             while more_events || more_requests {
                 select! {
                     recv(events) -> batch => match batch {
-                        Ok(batch) if drained.is_ok() => drained = pipeline.events(&batch),
+                        Ok(batch) if drained.is_ok() => drained = pipeline.events(&batch, Pace::Hurries),
                         Ok(_) => {}
                         Err(_) => (events, more_events) = (never(), false),
                     },
                     recv(requests) -> batch => match batch {
-                        Ok(batch) if drained.is_ok() => drained = pipeline.requests(batch),
+                        Ok(batch) if drained.is_ok() => drained = pipeline.requests(batch, Pace::Hurries),
                         Ok(_) => {}
                         Err(_) => (requests, more_requests) = (never(), false),
                     },
@@ -324,11 +324,11 @@ impl Session {
             let messages = if self.pipeline.is_ready() { self.messages.clone() } else { never() };
             select! {
                 recv(self.events) -> batch => match batch {
-                    Ok(batch) => self.pipeline.events(&batch)?,
+                    Ok(batch) => self.pipeline.events(&batch, Pace::toward(&self.events))?,
                     Err(_) => return Ok(()),
                 },
                 recv(requests) -> batch => match batch {
-                    Ok(batch) => self.pipeline.requests(batch)?,
+                    Ok(batch) => self.pipeline.requests(batch, Pace::toward(&requests))?,
                     Err(_) => return Ok(()),
                 },
                 recv(host) -> event => match event {

@@ -16,6 +16,7 @@ use weir_kernel::{FlowTable, TableError, monotonic_now_ns};
 
 use super::observer::{AuditSums, Observer, Sums};
 use super::observers::{OWN, ObserverId, Observers};
+use super::pace::{EVENTS_AT_ONCE, Pace, REQUESTS_AT_ONCE};
 use super::watched::Watched;
 use crate::audit::{FlowNews, RequestsFound, Translations};
 use crate::error::Error;
@@ -192,17 +193,18 @@ impl Pipeline {
     }
 
     /// What was read out of payload.
-    pub(crate) fn requests(&mut self, batch: RequestsFound) -> Result<(), Error> {
+    pub(crate) fn requests(&mut self, batch: RequestsFound, pace: Pace) -> Result<(), Error> {
         let Self { source, table, observers, scene, audit, translations, .. } = self;
         let RequestsFound { mut found, tally, used } = batch;
         audit.requests += found.len() as u64;
         audit.tally = tally;
-        for one in &mut found {
+        for (index, one) in found.iter_mut().enumerate() {
             // Payload and events come by two ways: a flow's first request may overtake its opening.
             if !scene.rules.is_empty() && !table.knows(&one.key, one.first_ns) {
                 translations.look_up(source, &one.key, one.first_ns)?;
             }
             observers.request(scene, translations, one);
+            pace.after(index, REQUESTS_AT_ONCE);
         }
         // If there is no room, the memory is given back from here.
         let _ = used.try_send(found);
@@ -234,8 +236,12 @@ impl Pipeline {
         [end, self.next_sweep, leaving].into_iter().flatten().min()
     }
 
-    pub(crate) fn events(&mut self, batch: &[Event]) -> Result<(), Error> {
-        batch.iter().try_for_each(|event| self.event(event))
+    pub(crate) fn events(&mut self, batch: &[Event], pace: Pace) -> Result<(), Error> {
+        for (index, event) in batch.iter().enumerate() {
+            self.event(event)?;
+            pace.after(index, EVENTS_AT_ONCE);
+        }
+        Ok(())
     }
 
     fn event(&mut self, event: &Event) -> Result<(), Error> {
