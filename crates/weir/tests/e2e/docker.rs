@@ -5,7 +5,7 @@ use serde_json::Value;
 use weir_testkit::engine::{Engine, IMAGE};
 use weir_testkit::{Bpffs, Daemon, Stream, require_root, wait_until};
 
-use crate::weir::{LIMIT, Weir, command, number, text};
+use crate::weir::{LIMIT, Weir, command, command_with_state, number, text};
 
 const NETWORK: &str = "shop_default";
 const DB_ADDRESS: &str = "10.97.0.20";
@@ -158,12 +158,7 @@ fn root_docker_a_redirect_into_another_network() {
         engine.run(name, &["--network", network], &["httpd", "-f", "-p", "80"]);
     }
     let socket = engine.socket().display().to_string();
-    let weir = |args: &[&str]| {
-        let mut command = command(engine.host(), args);
-        let answers_at = bpffs.path().with_extension("sock");
-        command.env("WEIR_BPFFS", bpffs.path()).env("WEIR_SOCKET", answers_at).env_remove("SSH_CONNECTION");
-        command
-    };
+    let weir = |args: &[&str]| command_with_state(engine.host(), &bpffs, args);
     let run = |args: &[&str]| {
         let run = Daemon::start("weir run", &mut weir(&[&["run", "--engine", &socket], args].concat()));
         run.wait_for_line(Stream::Err, LIMIT, |line| line.contains("answering at"));

@@ -13,7 +13,7 @@ use crate::outside::{exchange_all, nft, of_version, publish};
 use crate::redirect::Host;
 use crate::volume::{addresses, upload};
 use crate::ways::{behind_a_router, connect_from, download, knows};
-use crate::weir::{LIMIT, Weir, command, number, text};
+use crate::weir::{LIMIT, Weir, command_with_state, number, text};
 
 const WORLD: [IpAddr; 2] = [IpAddr::V4(Topology::WORLD_IPV4), IpAddr::V6(Topology::WORLD_IPV6)];
 const UPLINK: [IpAddr; 2] = [IpAddr::V4(Topology::UPLINK_IPV4), IpAddr::V6(Topology::UPLINK_IPV6)];
@@ -280,12 +280,7 @@ fn root_docker_a_published_port_leads_to_another_machine() {
     world.ip_batch("link set eth0 up\naddress add 203.0.113.7/24 dev eth0\n");
     engine.run("web", &["--publish", "8088:8080"], &["sleep", "1000"]);
     let socket = engine.socket().display().to_string();
-    let weir = |args: &[&str]| {
-        let mut command = command(engine.host(), args);
-        let socket = bpffs.path().with_extension("sock");
-        command.env("WEIR_BPFFS", bpffs.path()).env("WEIR_SOCKET", socket).env_remove("SSH_CONNECTION");
-        command
-    };
+    let weir = |args: &[&str]| command_with_state(engine.host(), &bpffs, args);
     let mut run = Daemon::start("weir run", &mut weir(&["run", "--engine", &socket]));
     run.wait_for_line(Stream::Err, LIMIT, |line| line.contains("answering at"));
     let server = EchoServer::tcp(&world, [203, 0, 113, 7]);

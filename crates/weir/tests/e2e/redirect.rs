@@ -11,7 +11,7 @@ use weir_testkit::engine::Engine;
 use weir_testkit::traffic::{EchoServer, connect, exchange, tcp_echo, udp_echo};
 use weir_testkit::{Bpffs, Daemon, Namespace, Stream, Topology, require_root, wait_until};
 
-use crate::weir::{LIMIT, Weir, command, text};
+use crate::weir::{LIMIT, Weir, command, command_with_state, text};
 
 /// A host, and where its weirs keep their state.
 pub(crate) struct Host {
@@ -402,12 +402,7 @@ fn root_docker_another_port_and_a_restart() {
     engine.run("web", &["--network", "redirects"], &["httpd", "-f", "-p", "80"]);
     engine.run("visitor", &["--network", "redirects"], &["sleep", "1000"]);
     let socket = engine.socket().display().to_string();
-    let weir = |args: &[&str]| {
-        let mut command = command(engine.host(), args);
-        let socket = bpffs.path().with_extension("sock");
-        command.env("WEIR_BPFFS", bpffs.path()).env("WEIR_SOCKET", socket).env_remove("SSH_CONNECTION");
-        command
-    };
+    let weir = |args: &[&str]| command_with_state(engine.host(), &bpffs, args);
     let mut run = Daemon::start("weir run", &mut weir(&["run", "--engine", &socket]));
     run.wait_for_line(Stream::Err, LIMIT, |line| line.contains("answering at"));
     let added = weir(&["redirect", "add", "web:8080", ":80"]).output().unwrap();

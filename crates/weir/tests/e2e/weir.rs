@@ -5,7 +5,7 @@ use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use serde_json::Value;
-use weir_testkit::{Daemon, Namespace, Stream};
+use weir_testkit::{Bpffs, Daemon, Namespace, Stream};
 
 /// Longest wait for anything that should happen at once.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
@@ -18,6 +18,14 @@ const READY: [&str; 2] = ["weir: watching", "weir: no container is running"];
 pub(crate) fn command(host: &Namespace, args: &[&str]) -> Command {
     let mut command = host.command(env!("CARGO_BIN_EXE_weir"));
     command.args(args);
+    command
+}
+
+/// The same, with pinned state of the test's own, and for a user who has not come by SSH.
+pub(crate) fn command_with_state(host: &Namespace, bpffs: &Bpffs, args: &[&str]) -> Command {
+    let mut command = command(host, args);
+    let socket = bpffs.path().with_extension("sock");
+    command.env("WEIR_BPFFS", bpffs.path()).env("WEIR_SOCKET", socket).env_remove("SSH_CONNECTION");
     command
 }
 
