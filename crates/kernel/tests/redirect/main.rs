@@ -15,3 +15,4 @@ mod real;
 mod sctp;
 mod shortcut;
 mod table;
+mod transport;

@@ -14,6 +14,7 @@ use crate::lab::{
 };
 
 use crate::real::{self, ASKED, Host, addresses, transfer};
+use crate::transport::{End, Macs, Transport};
 
 const SOMEBODY: &str = "198.51.100.77";
 const SOMEBODY6: &str = "2001:db8:77::1";
@@ -21,9 +22,6 @@ const SOMEBODY6: &str = "2001:db8:77::1";
 const NEIGHBOR: [u8; 6] = [2, 0, 0, 0, 8, 8];
 /// Where containers have no clients of their own.
 const PORTS: std::ops::Range<u16> = 1024..32768;
-
-type Macs = ([u8; 6], [u8; 6]);
-type End = (&'static str, u16);
 
 /// Client, asked, target.
 const ENDS: [[&str; 3]; 2] = [[SOMEBODY, WEB.ipv4, OUTSIDE], [SOMEBODY6, WEB.ipv6, OUTSIDE6]];
@@ -52,37 +50,12 @@ fn source_port(frame: &[u8]) -> u16 {
     number(frame, 0)
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Transport {
-    Tcp,
-    Udp,
-    Echo,
-    Sctp,
-    Other,
-}
-
-impl Transport {
-    fn packet(self, from: End, to: End, answer: bool, macs: Macs) -> Frame {
-        let frame = Frame::between(from.0, to.0).macs(macs.0, macs.1);
-        match self {
-            Self::Tcp => {
-                frame.tcp(from.1, to.1, if answer { "SA" } else { "S" }).tcp_options(&[2, 4, 5, 180])
-            }
-            Self::Udp => frame.udp(from.1, to.1).payload(b"odd"),
-            Self::Echo if answer => frame.echo_reply(to.1, 1).payload(b"ping!"),
-            Self::Echo => frame.echo_request(from.1, 1).payload(b"ping!"),
-            Self::Sctp => frame.sctp_complete(from.1, to.1).payload(&[1, 0, 0, 4]),
-            Self::Other => frame.raw(47).payload(b"\0\0\x88\x0bsome"),
-        }
-    }
-
-    /// What stands for the client's port.
-    fn seen_port(self, frame: &[u8]) -> u16 {
-        match self {
-            Self::Echo => number(frame, 4),
-            Self::Other => 0,
-            _ => source_port(frame),
-        }
+/// What stands for the client's port.
+fn seen_port(transport: Transport, frame: &[u8]) -> u16 {
+    match transport {
+        Transport::Echo => number(frame, 4),
+        Transport::Other => 0,
+        _ => source_port(frame),
     }
 }
 
@@ -103,7 +76,7 @@ fn exchange(transport: Transport, ends: [&'static str; 3], ports: bool, sender: 
         // The first packets make it, the others find it.
         for _ in 0..3 {
             let seen = turns(lab, &transport.packet(client, asked, false, (sender, WEB.mac)));
-            let port = transport.seen_port(&seen);
+            let port = seen_port(transport, &seen);
             assert!(transport == Transport::Other || PORTS.contains(&port), "{what}: {port}");
             let target = if transport == Transport::Echo { (target.0, port) } else { target };
             let expected = transport.packet((asked.0, port), target, false, (WEB.mac, HOST[0]));

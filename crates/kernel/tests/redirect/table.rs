@@ -7,6 +7,7 @@ use weir_testkit::require_root;
 use crate::lab::{
     API, CLIENT, Container, FAR, HOST, Lab, NEXT, OUTSIDE, OUTSIDE6, REDIRECTED, Rule, VIRTUAL, VIRTUAL6, WEB,
 };
+use crate::transport::{Macs, Transport};
 
 /// A packet at a hook, and what becomes of it.
 struct Step {
@@ -22,33 +23,6 @@ struct Case {
     steps: Vec<Step>,
 }
 
-/// A transport protocol as the table speaks of it.
-#[derive(Debug, Clone, Copy)]
-enum Transport {
-    Tcp,
-    Udp,
-    Echo,
-    Sctp,
-    Other,
-}
-
-/// A first packet or an answer, with odd and even lengths of payload.
-fn packet(transport: Transport, ends: [(&str, u16); 2], answer: bool, macs: ([u8; 6], [u8; 6])) -> Frame {
-    let [source, destination] = ends;
-    let frame = Frame::between(source.0, destination.0).macs(macs.0, macs.1);
-    let payload: &[u8] = if answer { b"the answer" } else { b"" };
-    match transport {
-        Transport::Tcp => frame
-            .tcp(source.1, destination.1, if answer { "SA" } else { "S" })
-            .tcp_options(&[2, 4, 5, 180, 1, 1, 4, 2]),
-        Transport::Udp => frame.udp(source.1, destination.1).payload(b"odd"),
-        Transport::Echo if answer => frame.echo_reply(destination.1, 1).payload(payload),
-        Transport::Echo => frame.echo_request(source.1, 1).payload(b"ping!"),
-        Transport::Sctp => frame.sctp_complete(source.1, destination.1).payload(&[1, 0, 0, 4]),
-        Transport::Other => frame.raw(47).payload(b"\0\0\x88\x0bsome"),
-    }
-}
-
 /// The four packets of an exchange as client and server see it, by address and port.
 struct Exchange {
     transport: Transport,
@@ -60,17 +34,17 @@ struct Exchange {
 }
 
 impl Exchange {
-    fn request(&self, macs: ([u8; 6], [u8; 6])) -> Frame {
-        packet(self.transport, [self.client, self.asked], false, macs)
+    fn request(&self, macs: Macs) -> Frame {
+        self.transport.packet(self.client, self.asked, false, macs)
     }
-    fn request_seen(&self, macs: ([u8; 6], [u8; 6])) -> Frame {
-        packet(self.transport, [self.seen, self.target], false, macs)
+    fn request_seen(&self, macs: Macs) -> Frame {
+        self.transport.packet(self.seen, self.target, false, macs)
     }
-    fn answer(&self, macs: ([u8; 6], [u8; 6])) -> Frame {
-        packet(self.transport, [self.target, self.seen], true, macs)
+    fn answer(&self, macs: Macs) -> Frame {
+        self.transport.packet(self.target, self.seen, true, macs)
     }
-    fn answer_seen(&self, macs: ([u8; 6], [u8; 6])) -> Frame {
-        packet(self.transport, [self.asked, self.client], true, macs)
+    fn answer_seen(&self, macs: Macs) -> Frame {
+        self.transport.packet(self.asked, self.client, true, macs)
     }
 }
 
