@@ -167,7 +167,9 @@ impl Error {
             Self::Pin(PinError::OtherNamespace { .. }) => {
                 "run weir in the host's network namespace; or `weir down`, if that namespace is not used any more"
             }
-            Self::Pin(PinError::InUse { .. }) => "end it first; `weir run` answers to SIGTERM",
+            Self::Pin(PinError::InUse { .. }) => {
+                "name its socket with --socket, or end it: `weir run` ends by SIGTERM"
+            }
             Self::RunsAlready { .. } => {
                 "use that one: `weir observe` and `weir redirect` do; or end it first"
             }

@@ -14,12 +14,13 @@ mod status;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use weir_core::directory::Directory;
 use weir_core::redirect::{RuleError, Surroundings};
-use weir_kernel::PinDirectory;
 use weir_kernel::attach::remove_pinned;
+use weir_kernel::{PinDirectory, PinError};
 
 use crate::cli::{AttachChoice, RedirectArgs, RedirectCommand, expand_not};
 use crate::containers::EngineChoice;
@@ -33,6 +34,9 @@ use keeper::Keeper;
 pub(crate) use follower::Follower;
 pub(crate) use request::{Answer, Request};
 
+/// Whoever owns the state and does not answer will soon (a `weir run` that starts), or ends (another `weir redirect`).
+const OWNER_PATIENCE: Duration = Duration::from_secs(20);
+
 /// Runs the command.
 ///
 /// # Errors
@@ -43,10 +47,21 @@ pub fn run(arguments: &RedirectArgs) -> Result<ExitCode, Error> {
     let command = &arguments.command;
     match command {
         RedirectCommand::Add(add) if add.foreground => foreground(command),
-        _ => match local::connect(&command.host().state.socket) {
-            Some(weir) => weir.ask(&to_ask(command)?),
-            None => alone(command),
-        },
+        _ => ask_or_do(command),
+    }
+}
+
+/// Has the weir that runs do it. Where none answers, this process does it, as soon as it is nobody else's turn.
+fn ask_or_do(command: &RedirectCommand) -> Result<ExitCode, Error> {
+    let deadline = Instant::now() + OWNER_PATIENCE;
+    loop {
+        if let Some(weir) = local::connect(&command.host().state.socket) {
+            return weir.ask(&to_ask(command)?);
+        }
+        match alone(command) {
+            Err(Error::Pin(PinError::InUse { .. })) if Instant::now() < deadline => {}
+            done => return done,
+        }
     }
 }
 
@@ -113,9 +128,9 @@ fn alone(command: &RedirectCommand) -> Result<ExitCode, Error> {
     }
     let existed = pins.exists();
     let done = do_it(&request, command, &pins);
-    if done.is_err() && !existed {
-        // Nothing of what was made for it shall remain. If it cannot be removed
-        // either, the first error says why.
+    if done.is_err() && !existed && !is_ruled(&pins) {
+        // Nothing of what was made for it shall remain, but what another process did in the meantime. If it cannot be
+        // removed either, the first error says why.
         let _ = remove_pinned(&pins, false);
     }
     let answer = done?;
@@ -127,6 +142,14 @@ fn alone(command: &RedirectCommand) -> Result<ExitCode, Error> {
         );
     }
     Ok(code)
+}
+
+/// Whether somebody's rules are in force there, as far as can be told.
+fn is_ruled(pins: &PinDirectory) -> bool {
+    match Keeper::pinned(pins) {
+        Ok(keeper) => keeper.is_some_and(|keeper| !keeper.rules().is_empty()),
+        Err(_) => true,
+    }
 }
 
 /// What would come of a request, and whether that is all there is to it.

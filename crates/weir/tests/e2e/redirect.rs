@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -46,6 +46,10 @@ impl Host {
         command.env("WEIR_BPFFS", self.bpffs.path()).env("WEIR_SOCKET", self.socket());
         command.env_remove("SSH_CONNECTION");
         command
+    }
+
+    pub(crate) fn bpffs(&self) -> &Path {
+        self.bpffs.path()
     }
 
     fn socket(&self) -> PathBuf {
