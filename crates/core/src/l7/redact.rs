@@ -1,38 +1,55 @@
 //! Takes secrets out of texts before they become part of an exchange.
 
+mod values;
+
 use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::reveal::{self, Class, Reveal};
 
+/// Whether what bears a name is to be hidden.
+type Hides = fn(&str) -> bool;
+
 /// What stands in a secret's place, as OpenTelemetry recommends.
 pub(super) const REDACTED: &str = "REDACTED";
+
+/// How often a URL in a URL in a URL is escaped.
+const ESCAPED_TIMES_MAX: usize = 4;
 
 /// Names of parameters that hold secrets contain one of these: those that begin
 /// with this letter.
 fn secret_names(first: u8) -> &'static [&'static str] {
     match first {
-        b'a' => &["auth"],
-        b'c' => &["code", "cred", "cookie"],
+        b'a' => &["auth", "assertion"],
+        b'b' => &["bearer"],
+        b'c' => &["code", "cred", "cookie", "csrf"],
         b'j' => &["jwt"],
         b'k' => &["key"],
+        b'n' => &["nonce"],
         b'o' => &["otp"],
         b'p' => &["pass", "pwd"],
-        b's' => &["secret", "session", "sessid", "sig"],
-        b't' => &["token"],
+        b's' => &["secret", "session", "sessid", "sig", "saml"],
+        b't' => &["token", "ticket"],
+        b'x' => &["xsrf"],
         _ => &[],
     }
 }
 
+/// Names that are too short to be looked for inside of others.
+const SECRET_NAMES: [&str; 3] = ["sid", "pin", "pw"];
+
 /// Whether a parameter of this name holds what no class of [`Reveal`] lets through.
 fn names_password(name: &str) -> bool {
-    reveal::names_password(&unescape(name))
+    reveal::names_password(&plain(name))
 }
 
 /// Whether a parameter or header of this name is likely to hold a secret.
 /// Percent escapes in it are read first, so that they hide nothing.
 pub(super) fn is_secret_name(name: &str) -> bool {
-    let plain = unescape(name);
+    let plain = plain(name);
+    if SECRET_NAMES.iter().any(|word| plain.eq_ignore_ascii_case(word)) {
+        return true;
+    }
     let mut rest = plain.as_bytes();
     while let [first, tail @ ..] = rest {
         let begins = |word: &&str| {
@@ -59,33 +76,36 @@ pub(super) fn url_but(url: &str, reveal: Reveal) -> (Cow<'_, str>, bool) {
 }
 
 /// A URL, or the part of it that requests name: without user and password, and
-/// without the values of parameters that are likely to be secrets.
+/// without the values of parameters and the parts of its path that are likely to
+/// be secrets.
 pub(super) fn url(url: &str) -> Cow<'_, str> {
     url_by(url, is_secret_name)
 }
 
-fn url_by(url: &str, hides: fn(&str) -> bool) -> Cow<'_, str> {
+fn url_by(url: &str, hides: Hides) -> Cow<'_, str> {
     // What hides nothing, as most do, is not copied.
     let mut redacted = Redacted { given: url, text: String::new(), copied: 0 };
     let mut from = 0;
     if let Some(scheme) = scheme_bytes(url) {
-        let rest = url.get(scheme..).unwrap_or_default();
-        from = scheme + rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        let authority = url.get(scheme..from).unwrap_or_default();
-        if let Some(user_bytes) = authority.rfind('@') {
-            redacted.replace(scheme..scheme + user_bytes, &[REDACTED, ":", REDACTED]);
-        }
+        from = redacted.authority(scheme);
     }
+    let path = url.bytes().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(url.len());
     // Parameters stand between these, in paths too (`;jsessionid=...`).
     while from < url.len() {
         let rest = url.get(from..).unwrap_or_default();
         let length = rest.bytes().position(|byte| matches!(byte, b'?' | b'&' | b';' | b'#'));
         let end = from + length.unwrap_or(rest.len());
-        if let Some((name, value)) = url.get(from..end).and_then(|parameter| parameter.split_once('='))
-            && !value.is_empty()
-            && hides(name)
-        {
-            redacted.replace(from + name.len() + 1..end, &[REDACTED]);
+        let parameter = url.get(from..end).unwrap_or_default();
+        let (name, value) = match parameter.split_once('=') {
+            Some((name, value)) => (name, value),
+            None if from < path => (parameter, ""),
+            None => ("", parameter),
+        };
+        if from < path {
+            redacted.segments(from..from + name.len(), hides);
+        }
+        if !value.is_empty() && (hides(name) || values::is_secret(value, hides)) {
+            redacted.replace(end - value.len()..end, &[REDACTED]);
         }
         from = end + 1;
     }
@@ -109,6 +129,44 @@ struct Redacted<'a> {
 }
 
 impl<'a> Redacted<'a> {
+    /// Takes user and password out of what stands after `http://`; tells where
+    /// that ends.
+    fn authority(&mut self, start: usize) -> usize {
+        let rest = self.given.get(start..).unwrap_or_default();
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, after) = rest.split_at(end);
+        let user = authority.rfind('@').or_else(|| {
+            // What should be a port is a password, in which a slash is not escaped.
+            let (_, port) = authority.rsplit_once(':')?;
+            let is_port = authority.ends_with(']') || port.bytes().all(|byte| byte.is_ascii_digit());
+            if is_port { None } else { after.rfind('@').map(|mark| end + mark) }
+        });
+        let Some(user_bytes) = user else { return start + end };
+        self.replace(start..start + user_bytes, &[REDACTED, ":", REDACTED]);
+        start + end.max(user_bytes + 1)
+    }
+
+    /// Takes out of a part of the path: what follows the name of a secret and
+    /// looks like one, and of URLs in it, user and password.
+    fn segments(&mut self, range: Range<usize>, hides: Hides) {
+        let path = self.given.get(range.clone()).unwrap_or_default();
+        let mut before = None;
+        let mut start = range.start;
+        for segment in path.split('/') {
+            let end = start + segment.len();
+            let names_secret = || before.is_some_and(hides);
+            if values::is_secret(segment, hides) || values::looks_random(segment) && names_secret() {
+                self.replace(start..end, &[REDACTED]);
+            } else if self.given.get(..start).is_some_and(|given| given.ends_with("//"))
+                && let Some(user_bytes) = segment.rfind('@')
+            {
+                self.replace(start..start + user_bytes, &[REDACTED, ":", REDACTED]);
+            }
+            before = Some(segment);
+            start = end + 1;
+        }
+    }
+
     /// Ranges do not overlap, and come in order.
     fn replace(&mut self, range: Range<usize>, by: &[&str]) {
         self.text.push_str(self.given.get(self.copied..range.start).unwrap_or_default());
@@ -131,6 +189,18 @@ pub(super) fn authority(authority: &str) -> Cow<'_, str> {
         Some((_, host)) => Cow::Owned(format!("{REDACTED}:{REDACTED}@{host}")),
         None => Cow::Borrowed(authority),
     }
+}
+
+/// Without percent escapes, and those that were escaped themselves.
+fn plain(text: &str) -> Cow<'_, str> {
+    let mut plain = unescape(text);
+    for _ in 1..ESCAPED_TIMES_MAX {
+        if !plain.contains('%') {
+            break;
+        }
+        plain = unescape(&plain).into_owned().into();
+    }
+    plain
 }
 
 /// Without percent escapes.
@@ -174,7 +244,33 @@ mod tests {
             ("/cb#access_token=xyz", "/cb#access_token=REDACTED"),
             ("http://bob:hunter2@example.com/a?b=c", "http://REDACTED:REDACTED@example.com/a?b=c"),
             ("http://example.com", "http://example.com"),
-            ("/go?to=http://bob:x@example.com", "/go?to=http://bob:x@example.com"),
+            ("/go?to=http://bob:x@example.com", "/go?to=REDACTED"),
+            ("/go?to=http%3A%2F%2Fbob%3Ahunter2%40example.com", "/go?to=REDACTED"),
+            ("/go?to=http://example.com/a@b", "/go?to=http://example.com/a@b"),
+            ("/a?p%2561ssword=hunter2", "/a?p%2561ssword=REDACTED"),
+            ("/a?next=%2Fcb%3Ftoken%3Dhunter2&b=c", "/a?next=REDACTED&b=c"),
+            ("/a?next=%252Fcb%253Ftoken%253Dhunter2", "/a?next=REDACTED"),
+            ("/a?next=%2Fb%3Fpage%3D2", "/a?next=%2Fb%3Fpage%3D2"),
+            ("/a?data={\"key\":\"hunter2\"}", "/a?data=REDACTED"),
+            ("/a?data=%7B%22password%22%20%3A%20%22hunter2%22%7D", "/a?data=REDACTED"),
+            ("/a?query={login(password:\"hunter2\")}", "/a?query=REDACTED"),
+            ("/a?x=1,token=hunter2", "/a?x=REDACTED"),
+            ("/a?token%3Dhunter2", "/a?REDACTED"),
+            ("/a?q=author:bob&at=12:30", "/a?q=author:bob&at=12:30"),
+            ("/a?sid=hunter2&side=left", "/a?sid=REDACTED&side=left"),
+            ("/a?SAMLResponse=x&ticket=y", "/a?SAMLResponse=REDACTED&ticket=REDACTED"),
+            ("//bob:hunter2@example.com/a", "//REDACTED:REDACTED@example.com/a"),
+            ("/proxy/http://bob:hunter2@example.com/a", "/proxy/http://REDACTED:REDACTED@example.com/a"),
+            ("http://bob:hun/ter2@example.com/a", "http://REDACTED:REDACTED@example.com/a"),
+            ("http://example.com:80/a@b", "http://example.com:80/a@b"),
+            ("http://[::1]/a@b", "http://[::1]/a@b"),
+            ("/@bob/a@b", "/@bob/a@b"),
+            ("/a/b%3Ftoken%3Dhunter2/c", "/a/REDACTED/c"),
+            ("/reset-password/0123456789abcdef", "/reset-password/REDACTED"),
+            ("/api/tokens/17/edit", "/api/tokens/17/edit"),
+            ("/users/0123456789abcdef", "/users/0123456789abcdef"),
+            ("/a/eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.sig/b", "/a/REDACTED/b"),
+            ("/a?id=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.sig", "/a?id=REDACTED"),
             ("/a?token=", "/a?token="),
             ("/a?token=hunter2=more", "/a?token=REDACTED"),
             ("*", "*"),
@@ -205,6 +301,7 @@ mod tests {
         for name in ["%", "%4", "%zz", "é%41", "%e9", "\u{202e}"] {
             is_secret_name(name);
             url(&format!("/{name}?{name}={name}&ü=ö"));
+            url(&format!("http://ü:{name}/ö@{name}//é@{name}?{name}:ü={name}"));
         }
     }
 }

@@ -98,6 +98,12 @@ fn http() -> Vec<Turn> {
             "HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\nTrailer: X-Key\r\n\r\n\
                 10;e={never}\r\n{never}\r\n0\r\nX-Key: {never}\r\n\r\n",
         ),
+        ask("GET /to/http://bob:{never}@shop/reset-password/{never}0?u=http%3A%2F%2Fbob%3A{never}%40shop&\
+             next=%2Fcb%3Ftoken%3D{never}&data={\"password\":\"{never}\"}&at=%2Fcb%3Fcode%3D{query} HTTP/1.1\r\n\
+             Host: shop\r\n\r\n"),
+        answer("HTTP/1.1 204 No Content\r\n\r\n"),
+        ask("GET /sessions/{query}0/eyJhbGciOiJIUzI1.{never} HTTP/1.1\r\nHost: shop\r\n\r\n"),
+        answer("HTTP/1.1 204 No Content\r\n\r\n"),
     ]
 }
 
