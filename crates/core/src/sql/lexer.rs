@@ -56,6 +56,8 @@ impl<'a> Lexer<'a> {
         while let Some(byte) = self.peek(0) {
             self.token(byte);
         }
+        // What is not told may name a password.
+        self.redacted.is_secret |= self.statement.masked == Masked::Everything;
         self.redacted
     }
 
@@ -126,8 +128,19 @@ impl<'a> Lexer<'a> {
 
     fn line_comment(&mut self) -> bool {
         let rest = self.rest();
-        self.at += rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+        let ends = |byte: &u8| *byte == b'\n' || *byte == b'\r' && !self.is_mysql();
+        let length = rest.iter().position(ends).unwrap_or(rest.len());
+        self.at += length;
+        self.doubt_executed(rest.get(..length).unwrap_or_default());
         true
+    }
+
+    /// Servers of other versions skip a comment that others execute, up to the
+    /// first `*/`: if one stands in these bytes, a literal may end elsewhere.
+    fn doubt_executed(&mut self, bytes: &[u8]) {
+        if self.executed_comments > 0 && bytes.windows(2).any(|pair| pair == b"*/") {
+            self.statement.masked = Masked::Everything;
+        }
     }
 
     fn block_comment(&mut self) {
@@ -160,6 +173,7 @@ impl<'a> Lexer<'a> {
         self.put(if self.shows_literals { "" } else { LITERAL });
         loop {
             let is_whole = self.string_body(quote, backslash_escapes);
+            self.doubt_executed(self.sql.get(start..self.at.min(self.sql.len())).unwrap_or_default());
             self.show(start, is_whole);
             if self.is_mysql() || !self.is_continued() {
                 return;
@@ -267,7 +281,9 @@ impl<'a> Lexer<'a> {
             }
             self.at += 1;
         }
-        self.put_bytes(self.sql.get(start..self.at).unwrap_or_default());
+        let name = self.sql.get(start..self.at).unwrap_or_default();
+        self.doubt_executed(name);
+        self.put_bytes(name);
     }
 
     /// A parameter (`$1`), a string (`$tag$...$tag$`), or just a dollar sign.
@@ -318,6 +334,11 @@ impl<'a> Lexer<'a> {
             self.at += 1;
         }
         self.put_literal(start);
+        // Where letters follow a number, old servers begin a name, or a quotation mark of another kind.
+        let has_dollar = self.sql.get(start..self.at).is_some_and(|number| number.contains(&b'$'));
+        if !self.is_mysql() && (has_dollar || begins_name(before) && self.peek(0) == Some(b'\'')) {
+            self.statement.masked = Masked::Everything;
+        }
     }
 
     fn name(&mut self) {
@@ -343,7 +364,7 @@ impl<'a> Lexer<'a> {
     }
 
     fn keyword(&mut self, word: &str) {
-        if self.redacted.operation.is_empty() {
+        if self.redacted.operation.is_empty() && self.statement.masked != Masked::Everything {
             self.redacted.operation = word.into();
         }
         if self.statement.hides_after(word) && self.statement.masked == Masked::Nothing {

@@ -60,6 +60,27 @@ fn mysql_has_rules_of_its_own() {
 }
 
 #[test]
+fn where_a_literal_may_end_elsewhere_everything_after_it_is_hidden() {
+    for (sql, expected) in [
+        ("-- it's a note\rSELECT 'a\nb', c", "SELECT ?, c"),
+        ("SELECT 1$$it's$$, 'x', secret, 'y'", "SELECT ?"),
+        ("SELECT 1E'\\'', secret, ', secret '", "SELECT ?"),
+        ("SELECT 1E5, 'x'", "SELECT ?, ?"),
+    ] {
+        assert_eq!(postgresql(sql), expected, "{sql}");
+    }
+    for sql in [
+        "SELECT /*!99999 it's */ a, 'secret'",
+        "SELECT /*M!100100 \" */ a, \"secret\"",
+        "SELECT /*!99999 ` */ a, `, 'secret'",
+        "SELECT /*!99999 -- it's */ 'secret'\n a",
+    ] {
+        let redacted = redact(sql.as_bytes(), Dialect::MYSQL);
+        assert!(redacted.is_secret && !redacted.text.contains("secret"), "{sql}: {}", redacted.text);
+    }
+}
+
+#[test]
 fn what_follows_the_word_password_is_left_out() {
     let cases = [
         (
