@@ -91,6 +91,16 @@ pub fn error_text(message: &str, may_show: bool) -> (String, bool) {
     }
 }
 
+/// The same of a message that a program in the database made up: anything may
+/// stand in it, quoted or not.
+#[must_use]
+pub fn made_up_text(message: &str, may_show: bool) -> (String, bool) {
+    match reveal::shown(message).filter(|_| may_show) {
+        Some(shown) => (shown, true),
+        None => ("?".to_owned(), false),
+    }
+}
+
 /// Quotation marks that databases put around what they cite, in their languages.
 const QUOTES: [(char, char); 8] =
     [('"', '"'), ('\'', '\''), ('`', '`'), ('«', '»'), ('»', '«'), ('„', '“'), ('“', '”'), ('‘', '’')];

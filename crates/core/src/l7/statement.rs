@@ -7,7 +7,7 @@ use smol_str::SmolStr;
 use super::{Attribute, Exchange};
 use crate::record::Capture;
 use crate::reveal::{Class, Reveal};
-use crate::sql::{Dialect, redact_but};
+use crate::sql::{Dialect, Family, redact_but};
 
 /// SQL in one record; what is longer ends with an ellipsis.
 const RECORD_BYTES_MAX: usize = 8 * 1024;
@@ -59,8 +59,28 @@ pub(super) struct Statement {
 }
 
 impl Statement {
-    /// Reads SQL, of which more may follow (`cut`).
-    pub(super) fn sql(sql: &[u8], cut: bool, dialect: Dialect, reveal: Reveal) -> Self {
+    /// Reads SQL, of which more may follow (`cut`). Where it is not known what a
+    /// backslash means (`escapes`), everything from the first place on where that
+    /// makes a difference is left out.
+    pub(super) fn sql(sql: &[u8], cut: bool, family: Family, escapes: Option<bool>, reveal: Reveal) -> Self {
+        let read = |backslash_escapes| Self::read(sql, cut, Dialect { family, backslash_escapes }, reveal);
+        let usual = family == Family::MySql;
+        let statement = read(escapes.unwrap_or(usual));
+        if escapes.is_some() || !sql.contains(&b'\\') {
+            return statement;
+        }
+        let other = read(!usual);
+        if statement.text == other.text {
+            return statement;
+        }
+        let pairs = statement.text.chars().zip(other.text.chars());
+        let mut text: String = pairs.take_while(|(one, other)| one == other).map(|(one, _)| one).collect();
+        text.push('…');
+        let revealed = statement.revealed || other.revealed;
+        Self { text: text.into(), cut: true, revealed, is_secret: true, ..statement }
+    }
+
+    fn read(sql: &[u8], cut: bool, dialect: Dialect, reveal: Reveal) -> Self {
         let redacted = redact_but(sql, dialect, reveal);
         let mut text = redacted.text;
         let too_long = text.len() > RECORD_BYTES_MAX;

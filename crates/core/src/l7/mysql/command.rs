@@ -9,7 +9,7 @@ use super::values;
 use super::wire::{self, Reader};
 use crate::l7::statement::Statement;
 use crate::reveal::{Class, Reveal};
-use crate::sql::{Dialect, Family};
+use crate::sql::Family;
 
 /// As much as is looked at of a command that holds SQL.
 pub(super) const STATEMENT_BYTES_MAX: usize = 16 * 1024;
@@ -245,25 +245,8 @@ fn execute(number: u32, cursor: bool) -> Command {
     Command { operation: None, ..command }
 }
 
-/// Reads SQL. Where it is not known what a backslash means, everything from the
-/// first place on where that makes a difference is left out.
 fn sql(sql: &[u8], cut: bool, reading: Reading) -> Statement {
-    let read = |backslash_escapes| {
-        Statement::sql(sql, cut, Dialect { family: Family::MySql, backslash_escapes }, reading.reveal)
-    };
-    let statement = read(reading.escapes.unwrap_or(true));
-    if reading.escapes.is_some() || !sql.contains(&b'\\') {
-        return statement;
-    }
-    let other = read(false);
-    if statement.text == other.text {
-        return statement;
-    }
-    let pairs = statement.text.chars().zip(other.text.chars());
-    let mut text: String = pairs.take_while(|(one, other)| one == other).map(|(one, _)| one).collect();
-    text.push('…');
-    let revealed = statement.revealed || other.revealed;
-    Statement { text: text.into(), cut: true, revealed, is_secret: true, ..statement }
+    Statement::sql(sql, cut, Family::MySql, reading.escapes, reading.reveal)
 }
 
 #[cfg(test)]

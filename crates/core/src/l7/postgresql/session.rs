@@ -13,7 +13,7 @@ use super::wire::{self, Message};
 use crate::l7::statement::Speaker;
 use crate::l7::{Context, Fifo, Gap, Part};
 use crate::reveal::{Class, Reveal};
-use crate::sql::Dialect;
+use crate::sql::Family;
 use group::{Entry, Group, Work};
 
 /// Groups without an answer.
@@ -36,7 +36,8 @@ enum Open {
 
 pub(super) struct Session {
     who: Speaker,
-    dialect: Dialect,
+    /// What a backslash in a string means, if that is known.
+    escapes: Option<bool>,
     groups: Fifo<Group>,
     open: Open,
     /// Steps of all groups that are not answered.
@@ -63,7 +64,7 @@ impl Session {
     pub(super) fn new(late: bool, reveal: Reveal) -> Self {
         Self {
             who: Speaker { late, ..Speaker::default() },
-            dialect: Dialect::POSTGRESQL,
+            escapes: None,
             groups: Fifo::new(GROUPS_MAX, late),
             open: Open::Nothing,
             entries: 0,
@@ -133,7 +134,7 @@ impl Session {
             b'Q' => {
                 self.prepared.remove(b"");
                 self.portals.remove(b"");
-                let statement = Statement::sql(wire::text(body).0, cut, self.dialect, self.reveal);
+                let statement = self.sql(wire::text(body).0, cut);
                 self.ask_whole(cx, statement, part, gap);
             }
             b'F' => {
@@ -147,7 +148,7 @@ impl Session {
             }
             b'P' => {
                 let (name, rest) = wire::text(body);
-                let statement = Arc::new(Statement::sql(wire::text(rest).0, cut, self.dialect, self.reveal));
+                let statement = Arc::new(self.sql(wire::text(rest).0, cut));
                 self.hold_text(cx, &statement);
                 self.prepared.insert(name, &statement);
                 self.step(cx, Entry::Parse(Work::new(statement, part, gap)));
@@ -188,6 +189,10 @@ impl Session {
             b'd' | b'c' | b'f' if begins_to_copy && self.entries < ENTRIES_MAX => self.copy(),
             _ => {}
         }
+    }
+
+    fn sql(&self, sql: &[u8], cut: bool) -> Statement {
+        Statement::sql(sql, cut, Family::PostgreSql, self.escapes, self.reveal)
     }
 
     /// A request that is answered up to `ReadyForQuery`.
@@ -341,6 +346,7 @@ impl Session {
 
     pub(super) fn server_lost(&mut self, cx: &mut Context<'_>, gap: Option<Gap>) {
         self.server_lost = true;
+        self.escapes = None;
         self.lose_groups(cx, gap);
     }
 

@@ -1,3 +1,5 @@
+mod redaction;
+
 use super::*;
 use crate::l7::Attribute;
 use crate::l7::harness::{self, Played, Turn, answer, ask, play};

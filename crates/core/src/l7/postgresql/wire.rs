@@ -122,17 +122,32 @@ pub(super) struct Error {
     pub(super) severity: String,
     pub(super) code: Option<String>,
     pub(super) message: String,
+    /// By a program in the database (`RAISE`), or it cannot be told.
+    pub(super) is_made_up: bool,
+}
+
+/// Whether errors of this code say what a program has made up: `raise_exception`,
+/// `assert_failure`, and those of programs in other languages.
+fn is_of_programs(code: &str) -> bool {
+    matches!(code, "P0001" | "P0004") || code.starts_with("38")
 }
 
 pub(super) fn error(body: &[u8]) -> Error {
-    let mut error = Error { severity: String::new(), code: None, message: String::new() };
+    let mut error = Error { severity: String::new(), code: None, message: String::new(), is_made_up: true };
     let mut rest = body;
+    let mut is_raised = false;
     while let [field, value @ ..] = rest {
         let (value, after) = text(value);
         rest = after;
         let value = || String::from_utf8_lossy(value).into_owned();
         match field {
-            0 => break,
+            // The end: nothing of it is missing.
+            0 => {
+                error.is_made_up = is_raised;
+                break;
+            }
+            // A program may give any code.
+            b'R' => is_raised |= value() == "exec_stmt_raise",
             // In English, unlike `S`, which stands before it.
             b'V' => error.severity = value(),
             b'S' => error.severity = value(),
@@ -144,6 +159,7 @@ pub(super) fn error(body: &[u8]) -> Error {
     error.severity.retain(char::is_alphanumeric);
     let is_code = |code: &String| code.len() == 5 && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
     error.code = error.code.filter(is_code);
+    error.is_made_up |= error.code.as_deref().is_none_or(is_of_programs);
     error
 }
 

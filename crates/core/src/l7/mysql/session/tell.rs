@@ -9,11 +9,13 @@ use crate::l7::Attribute;
 use crate::l7::mysql::statement::Known;
 use crate::l7::mysql::values::{self, Bound};
 use crate::l7::mysql::wire::Failure;
-use crate::reveal::{Class, shown};
-use crate::sql::error_text;
+use crate::reveal::Class;
+use crate::sql::{error_text, made_up_text};
 
 /// Messages that a program made up: anything may stand in them.
 const SIGNALS: std::ops::RangeInclusive<u16> = 1_642..=1_646;
+/// The state of what they signal, unless they say another one: the number may be any.
+const SIGNALLED: &str = "45000";
 /// A server cuts off longer ones: a quotation mark may be missing.
 const MESSAGE_BYTES_MAX: usize = 511;
 /// Statements that change rows, or find none to change.
@@ -193,10 +195,9 @@ fn sizes(exchange: &mut Exchange, answer: &Answer) {
 /// whether it is shown.
 fn message(failure: &Failure, may_show: bool) -> (String, bool) {
     let said = failure.message.as_str();
-    let (masked, revealed) = match SIGNALS.contains(&failure.code) {
-        true => shown(said).filter(|_| may_show).map_or(("?".to_owned(), false), |text| (text, true)),
-        false => error_text(said, may_show),
-    };
+    let is_made_up = SIGNALS.contains(&failure.code) || failure.state.as_deref() == Some(SIGNALLED);
+    let told = if is_made_up { made_up_text } else { error_text };
+    let (masked, revealed) = told(said, may_show);
     let text = if revealed {
         masked
     } else if said.len() >= MESSAGE_BYTES_MAX {
@@ -227,5 +228,7 @@ mod tests {
             let state = Some("23000".into());
             assert_eq!(message(&Failure { code, state, message: said.into() }, false).0, told);
         }
+        let signalled = Failure { code: 1048, state: Some("45000".into()), message: "SECRET".into() };
+        assert_eq!(message(&signalled, false).0, "45000: ?");
     }
 }

@@ -99,7 +99,7 @@ impl Session {
     fn parameter(&mut self, body: &[u8]) {
         let (name, rest) = wire::text(body);
         if name == b"standard_conforming_strings" {
-            self.dialect.backslash_escapes = wire::text(rest).0 == b"off";
+            self.escapes = Some(wire::text(rest).0 == b"off");
         }
     }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use smol_str::{SmolStr, format_smolstr};
 
 use super::group::{Entry, Group, Work};
-use super::{Session, Statement, wire};
+use super::{Session, wire};
 use crate::l7::{Attribute, Context, Exchange, Gap, Part};
 use crate::record::Capture;
 use crate::reveal::Class;
-use crate::sql::error_text;
+use crate::sql::{error_text, made_up_text};
 
 impl Session {
     pub(in crate::l7::postgresql) fn exchange(&self, operation: impl Into<SmolStr>) -> Box<Exchange> {
@@ -41,7 +41,8 @@ impl Session {
                 let statement = &work.statement;
                 let may_show =
                     self.reveal.has(Class::ErrorText) && statement.statements > 0 && !statement.is_secret;
-                let (text, revealed) = error_text(&error.message, may_show);
+                let told = if error.is_made_up { made_up_text } else { error_text };
+                let (text, revealed) = told(&error.message, may_show);
                 if revealed {
                     exchange.revealed.insert(Class::ErrorText);
                 }
@@ -93,7 +94,7 @@ impl Session {
         part: Part,
         gap: Option<Gap>,
     ) {
-        let statement = Statement::sql(wire::text(body).0, true, self.dialect, self.reveal);
+        let statement = self.sql(wire::text(body).0, true);
         self.emit(cx, Work::new(Arc::new(statement), part, gap), None);
     }
 }
