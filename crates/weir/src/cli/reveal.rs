@@ -36,7 +36,7 @@ fn help(class: Class) -> &'static str {
     match class {
         Class::SqlLiterals => "Strings and numbers in SQL, except in statements that name a password",
         Class::Parameters => "Values bound to prepared statements, except to those that name a password",
-        Class::RedisValues => "Arguments of Redis commands on data, except where a key names a password",
+        Class::RedisValues => "Arguments of Redis commands on data, except where one names a password",
         Class::QueryStrings => {
             "Values of URL parameters that look like keys, codes or sessions, but not like passwords or tokens"
         }

@@ -208,6 +208,8 @@ fn redis() -> Vec<Turn> {
         answer("-ERR value '{error}' is not an integer\r\n"),
         command("EVAL {value} 1 user:1 {value}"),
         answer("-ERR {error} happened in a script\r\n"),
+        command("HSET user:2 name bob pass_word {never}"),
+        answer("-ERR '{never}' is wrong\r\n"),
         command("PUBLISH news {value}"),
         answer(":1\r\n>3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$16\r\n{never}\r\n"),
     ]
@@ -294,6 +296,8 @@ fn postgresql() -> Vec<Turn> {
                 ready(),
             ],
         ),
+        message(true, b'Q', "SELECT f('{sql}') -- it's a note\rSELECT 'a\n{sql}'|"),
+        joined(false, &[message(false, b'E', "SERROR|VERROR|CP0001|Mno user {error}||"), ready()]),
     ]);
     turns
 }

@@ -147,7 +147,11 @@ pub(super) fn describe(arguments: &Arguments, reveal: Reveal, scratch: &mut Stri
     };
     let target = target(&shown, arguments, scratch);
     let holds_data = known && keys.is_some_and(Keys::are_of_data);
-    let may_show = !reveal.is_empty() && holds_data && !target.as_deref().is_some_and(names_password);
+    // A key, or a field of a hash, or a script may name one.
+    let names_one = |argument| names_password(&String::from_utf8_lossy(argument));
+    let may_show = !reveal.is_empty()
+        && holds_data
+        && !(1..arguments.seen()).filter_map(|place| arguments.get(place)).any(names_one);
     let shows_values = may_show && reveal.has(Class::RedisValues);
     let sole_key = shown.keys.sole().filter(|_| target.as_deref().is_some_and(|target| target != REST));
     let mut revealed = false;
