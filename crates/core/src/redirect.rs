@@ -22,7 +22,7 @@ pub use compiled::{
     Compiled, CompiledMatch, CompiledRule, CompiledTarget, InterfacePlace, MATCHES_MAX, Place, RuleId, SLOTS,
     TargetId, VirtualAddress,
 };
-pub use error::{RuleError, SyntaxError, Warning};
+pub use error::{Absence, Concern, RuleError, SyntaxError, Warning};
 pub use rule::{Rule, RuleName, Source, Transport};
 pub use set::{KeptRule, RuleSet, SshConnection};
 pub use surroundings::{Resident, Surroundings};

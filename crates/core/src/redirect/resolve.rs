@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::surroundings::{Named, Resident, Surroundings};
-use super::{Clients, Place, Ports, Rule, RuleError, RuleId, Target, Warning, Who};
+use super::{Absence, Clients, Concern, Place, Ports, Rule, RuleError, RuleId, Target, Warning, Who};
 
 /// Divides evenly among as many containers of a service as most have.
 const WEIGHT_SCALE: u32 = 5040;
@@ -106,14 +106,13 @@ pub(super) fn resolve<'a>(
                     }
                     reason => reason.to_string(),
                 };
-                let rule = rule.name.to_string();
-                warnings.push(Warning::AddressLeftOut { rule, address, reason });
+                warnings.push(resolver.warning(Concern::AddressLeftOut { address, reason }));
             }
             _ => return Err(reason),
         }
     }
     for variant in variants.iter().filter(|one| surroundings.host_addresses.contains(&one.address)) {
-        warnings.push(Warning::HostAddress { rule: rule.name.to_string(), address: variant.address });
+        warnings.push(resolver.warning(Concern::HostAddress { address: variant.address }));
     }
     warnings.extend(variants.iter().flat_map(|variant| resolver.other_networks(variant)));
     let same = |target: &ResolvedTarget, variant: &Variant| {
@@ -142,13 +141,30 @@ struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    /// Whom a name means; none: nobody who runs.
+    fn warning(&self, concern: Concern) -> Warning {
+        Warning { rule: self.rule.name.to_string(), concern }
+    }
+
+    /// Whom a name means; none: nobody who can be reached now.
     fn running(&self, name: &str) -> Result<Vec<&Resident>, RuleError> {
         match self.surroundings.named(name) {
+            // Of a rule in force: it was taken out of its network, and may come back.
+            Ok(Named::Running(mut residents)) if self.names == Names::MayBeGone => {
+                residents.retain(|resident| !resident.addresses.is_empty());
+                Ok(residents)
+            }
             Ok(Named::Running(residents)) => Ok(residents),
             Ok(Named::Stopped) => Ok(Vec::new()),
             Err(RuleError::UnknownName { .. }) if self.names == Names::MayBeGone => Ok(Vec::new()),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Why nobody of this name can be reached.
+    fn absence(&self, name: &str) -> Absence {
+        match self.surroundings.named(name) {
+            Ok(Named::Running(_)) => Absence::NoAddress,
+            _ => Absence::NotRunning,
         }
     }
 
@@ -161,8 +177,8 @@ impl Resolver<'_> {
             Some(Clients::Named(name)) => {
                 let residents = self.running(name)?;
                 if residents.is_empty() {
-                    let rule = self.rule.name.to_string();
-                    warnings.push(Warning::FromDown { rule, name: name.clone() });
+                    let (name, absence) = (name.clone(), self.absence(name));
+                    warnings.push(self.warning(Concern::FromDown { name, absence }));
                 }
                 let ranges: Vec<_> =
                     residents.iter().flat_map(|one| one.addresses.iter().map(|(ip, _)| single(ip))).collect();
@@ -186,7 +202,8 @@ impl Resolver<'_> {
             residents.iter().flat_map(|one| one.addresses.iter().map(|(address, _)| *address)).collect();
         match addresses.len() {
             0 if residents.is_empty() => {
-                warnings.push(Warning::MatchDown { rule: self.rule.name.to_string(), name: name.clone() });
+                let (name, absence) = (name.clone(), self.absence(name));
+                warnings.push(self.warning(Concern::MatchDown { name, absence }));
                 Ok(addresses)
             }
             0 => Err(RuleError::NoAddress { name: name.clone() }),
@@ -207,11 +224,9 @@ impl Resolver<'_> {
             }
         }
         let any = !down.is_empty();
-        let rule = || self.rule.name.to_string();
-        warnings.extend(down.into_iter().map(|name| Warning::TargetDown {
-            rule: rule(),
-            name,
-            others: up > 0,
+        warnings.extend(down.into_iter().map(|name| {
+            let absence = self.absence(&name);
+            self.warning(Concern::TargetDown { name, absence, others: up > 0 })
         }));
         Ok(any)
     }
@@ -316,10 +331,8 @@ impl Resolver<'_> {
         let far = |target: &&ResolvedTarget| {
             target.place.is_some_and(|place| !bridges.contains(&place.bridge_ifindex)) && !bridges.is_empty()
         };
-        let warning = |target: &ResolvedTarget| Warning::OtherNetwork {
-            rule: self.rule.name.to_string(),
-            address: variant.address,
-            target: target.address,
+        let warning = |target: &ResolvedTarget| {
+            self.warning(Concern::OtherNetwork { address: variant.address, target: target.address })
         };
         variant.targets.iter().filter(far).map(warning).collect()
     }

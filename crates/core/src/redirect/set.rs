@@ -10,8 +10,8 @@ use super::conflict::{contradiction, find_loop, most_specific_first};
 use super::resolve::{Names, Resolved, ResolvedTarget, Variant, resolve};
 use super::slots::{self, Candidate};
 use super::{
-    Clients, Compiled, CompiledMatch, CompiledRule, CompiledTarget, MATCHES_MAX, Rule, RuleError, RuleId,
-    RuleName, Surroundings, TargetId, VirtualAddress, Warning,
+    Clients, Compiled, CompiledMatch, CompiledRule, CompiledTarget, Concern, MATCHES_MAX, Rule, RuleError,
+    RuleId, RuleName, Surroundings, TargetId, VirtualAddress, Warning,
 };
 use crate::flow::Protocol;
 
@@ -227,15 +227,16 @@ impl RuleSet {
             match resolve(number, &kept.rule, surroundings, Names::MayBeGone, &mut warnings) {
                 Ok(rule) => rules.push(rule),
                 Err(reason) => {
-                    warnings.push(Warning::NoEffect { rule: kept.rule.name.to_string(), reason });
+                    let rule = kept.rule.name.to_string();
+                    warnings.push(Warning { rule, concern: Concern::NoEffect(reason) });
                 }
             }
         }
         for (index, rule) in rules.iter().enumerate() {
             for other in rules.iter().skip(index + 1) {
                 if let Some(what) = contradiction(rule, other) {
-                    let (first, second) = (rule.rule.name.to_string(), other.rule.name.to_string());
-                    warnings.push(Warning::NowContradict { first, second, what });
+                    let concern = Concern::NowContradict { first: rule.rule.name.to_string(), what };
+                    warnings.push(Warning { rule: other.rule.name.to_string(), concern });
                 }
             }
         }
@@ -247,7 +248,7 @@ impl RuleSet {
                 for left_out in matches.drain(MATCHES_MAX..) {
                     let name = self.get(left_out.rule.number()).map(|kept| kept.rule.name.to_string());
                     let rule = name.unwrap_or_default();
-                    warnings.push(Warning::NoEffect { rule, reason: reason.clone() });
+                    warnings.push(Warning { rule, concern: Concern::NoEffect(reason.clone()) });
                 }
             }
         }
@@ -261,9 +262,9 @@ fn no_interface(new: &Resolved<'_>, compiled: &Compiled) -> Vec<Warning> {
         !variant.targets.is_empty()
             && compiled.virtual_addresses.get(&variant.address).is_some_and(|one| one.target.is_none())
     };
-    let warning = |variant: &Variant| Warning::NoInterface {
+    let warning = |variant: &Variant| Warning {
         rule: new.rule.name.to_string(),
-        address: variant.address,
+        concern: Concern::NoInterface { address: variant.address },
     };
     match &new.rule.from {
         Some(Clients::Named(_)) => Vec::new(),

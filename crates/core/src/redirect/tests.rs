@@ -308,8 +308,8 @@ fn another_network_is_a_warning() {
         let (_, warnings) = set(&[text]).compile(&isolated);
         let found: Vec<_> = warnings
             .iter()
-            .map(|warning| match warning {
-                Warning::OtherNetwork { address, target, .. } => (address.to_string(), target.to_string()),
+            .map(|warning| match &warning.concern {
+                Concern::OtherNetwork { address, target } => (address.to_string(), target.to_string()),
                 other => panic!("{text}: {other}"),
             })
             .collect();
@@ -325,8 +325,8 @@ fn what_does_not_run_is_a_warning() {
     for (text, expected) in [
         ("web:80 old:80", "old is not running; until it runs, connections to it are refused"),
         ("web:80 old:80,api:80", "connections to it are shared by the other targets"),
-        ("old:80 :81", "old is not running; the rule has no effect until it runs"),
-        ("web:80 :81 from=old", "old (--from) is not running; the rule has no effect"),
+        ("old:80 :81", "old is not running; until it runs, the rule has no effect"),
+        ("web:80 :81 from=old", "old (--from) is not running; until it runs, the rule has no effect"),
         ("web:80 four:80", "connections to fd00::2 stay as they are: four has no IPv6 address"),
         (
             "web:80 api:80 source=10.9.9.9",
@@ -440,7 +440,7 @@ fn one_address_has_room_for_sixteen() {
     assert_eq!(check(&texts).unwrap_err(), "10.0.0.4 would have 17 rules; one address has room for 16");
     let (compiled, warnings) = set(&texts).compile(&host());
     assert_eq!(compiled.matches[&ip("10.0.0.4")].len(), MATCHES_MAX);
-    assert!(matches!(&warnings[..], [Warning::NoEffect { rule, .. }] if rule == "rule-16"));
+    assert!(matches!(&warnings[..], [Warning { rule, concern: Concern::NoEffect(_) }] if rule == "rule-16"));
 }
 
 #[test]
@@ -450,11 +450,32 @@ fn containers_that_change_leave_warnings_not_errors() {
     later.residents[0].addresses = vec![(ip("10.0.0.77"), Some(place(31, 1)))];
     let (compiled, warnings) = set.compile(&later);
     let texts: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-    assert!(texts.iter().any(|text| text.contains("\"rule-0\" goes first")), "{texts:?}");
+    assert!(texts.iter().any(|text| text.contains("\"rule-0\" is now about 10.0.0.77:80 too")), "{texts:?}");
     assert!(texts.iter().any(|text| text.contains("web-v2 is not running")), "{texts:?}");
     let numbers: Vec<_> = compiled.matches[&ip("10.0.0.77")].iter().map(|one| one.rule.number()).collect();
     assert_eq!(numbers, [1, 2, 3]);
     assert!(!compiled.matches.contains_key(&ip("10.0.0.2")), "the rule moved with its container");
+}
+
+/// As `docker network disconnect` leaves it: it runs, and cannot be reached.
+#[test]
+fn who_leaves_its_network_is_missed_and_the_others_serve() {
+    let set = set(&["web:80 api:80,four:80", "four:80 web:80", "api:80 web:81 from=four"]);
+    let mut later = host();
+    later.residents.iter_mut().find(|one| one.container.name == "four").unwrap().addresses.clear();
+    let (compiled, warnings) = set.compile(&later);
+    let texts: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        texts,
+        [
+            "the rule \"rule-0\": four is in no network; until it is in one, connections to it are shared by the other \
+             targets",
+            "the rule \"rule-1\": four is in no network; until it is in one, the rule has no effect",
+            "the rule \"rule-2\": four (--from) is in no network; until it is in one, the rule has no effect",
+        ]
+    );
+    let rule = &compiled.rules[&compiled.matches[&ip("10.0.0.2")][0].rule];
+    assert!(rule.slots.iter().all(|slot| compiled.targets[slot].address == ip("10.0.0.3")));
 }
 
 #[test]

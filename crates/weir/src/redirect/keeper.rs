@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use weir_core::redirect::{
-    Compiled, KeptRule, Rule, RuleError, RuleId, RuleSet, SshConnection, Surroundings, Warning,
+    Compiled, Concern, KeptRule, Rule, RuleError, RuleId, RuleName, RuleSet, SshConnection, Surroundings,
+    Warning,
 };
 use weir_kernel::{
     Datapath, FlowTable, PinDirectory, RedirectCounters, Redirects, RuleTexts, monotonic_now_ns,
@@ -25,6 +26,8 @@ pub(crate) struct Keeper {
     flows: FlowTable,
     rules: RuleSet,
     compiled: Compiled,
+    /// What is to be known of the rules as they are compiled.
+    warnings: Vec<Warning>,
     /// Counters of addresses that a rule, by its number, stands for no more.
     past: HashMap<u32, Vec<RedirectCounters>>,
 }
@@ -63,7 +66,8 @@ impl Keeper {
 
     fn new(redirects: Redirects, texts: RuleTexts, flows: FlowTable) -> Result<Self, Error> {
         let rules = read_rules(&texts)?;
-        Ok(Self { redirects, rules, flows, texts, compiled: Compiled::default(), past: HashMap::new() })
+        let (compiled, warnings) = (Compiled::default(), Vec::new());
+        Ok(Self { redirects, rules, flows, texts, compiled, warnings, past: HashMap::new() })
     }
 
     /// Removes the rules whose time is over. The kernel knows that itself.
@@ -80,12 +84,12 @@ impl Keeper {
 
     /// Makes this what the kernel follows. What was counted for addresses that go
     /// is kept.
-    fn set(&mut self, compiled: Compiled) -> Result<(), Error> {
+    fn set(&mut self, (compiled, warnings): (Compiled, Vec<Warning>)) -> Result<(), Error> {
         for id in self.compiled.rules.keys().filter(|id| !compiled.rules.contains_key(id)) {
             self.past.entry(id.number()).or_default().push(self.redirects.counters(*id)?);
         }
         self.redirects.set(&compiled)?;
-        self.compiled = compiled;
+        (self.compiled, self.warnings) = (compiled, warnings);
         Ok(())
     }
 
@@ -105,21 +109,22 @@ impl Keeper {
     /// The kernel refuses. What was in force before is so still, as far as it
     /// was not replaced yet; the next call completes it.
     pub(crate) fn follow(&mut self, surroundings: &Surroundings) -> Result<Vec<Warning>, Error> {
-        let (compiled, warnings) = self.rules.compile(surroundings);
-        self.set(compiled)?;
-        Ok(warnings)
+        self.set(self.rules.compile(surroundings))?;
+        Ok(self.warnings.clone())
     }
 
     /// Whether somebody whom a rule names is not there.
     pub(crate) fn misses_somebody(&self, surroundings: &Surroundings) -> bool {
-        use Warning::{FromDown, MatchDown, TargetDown};
+        use Concern::{FromDown, MatchDown, TargetDown};
         let (_, warnings) = self.rules.compile(surroundings);
-        warnings.iter().any(|one| matches!(one, FromDown { .. } | MatchDown { .. } | TargetDown { .. }))
+        warnings
+            .iter()
+            .any(|one| matches!(one.concern, FromDown { .. } | MatchDown { .. } | TargetDown { .. }))
     }
 
     /// Takes note of where containers are, and writes nothing.
     pub(crate) fn look(&mut self, surroundings: &Surroundings) {
-        self.compiled = self.rules.compile(surroundings).0;
+        (self.compiled, self.warnings) = self.rules.compile(surroundings);
     }
 
     /// Does what is asked, wholly or not at all.
@@ -174,8 +179,7 @@ impl Keeper {
             // A name that was given twice is removed once.
             removed.extend(rules.remove(*number).map(|kept| kept.rule.name.to_string()));
         }
-        let (compiled, _) = rules.compile(surroundings);
-        self.set(compiled)?;
+        self.set(rules.compile(surroundings))?;
         self.rules = rules;
         for number in numbers {
             self.texts.remove(*number)?;
@@ -188,7 +192,8 @@ impl Keeper {
         let ids = self.compiled.rules.keys().filter(|id| id.number() == number);
         let mut counters: Vec<_> = ids.map(|id| self.redirects.counters(*id)).collect::<Result<_, _>>()?;
         counters.extend(self.past.get(&number).into_iter().flatten());
-        Ok(status::of(number, kept, &self.compiled, counters.into_iter(), traffic))
+        let warnings = concerns(&kept.rule.name, &self.warnings);
+        Ok(RuleStatus { warnings, ..status::of(number, kept, &self.compiled, counters.into_iter(), traffic) })
     }
 
     /// What the open connections of each rule have brought.
@@ -237,7 +242,7 @@ struct Checked {
     /// Of the new one, and its text.
     number: u32,
     text: String,
-    compiled: Compiled,
+    compiled: (Compiled, Vec<Warning>),
     answer: Answer,
 }
 
@@ -264,9 +269,14 @@ fn check(rules: &RuleSet, draft: &Draft, surroundings: &Surroundings) -> Result<
     if let Some(ssh) = draft.ssh_connection.as_deref().and_then(SshConnection::parse) {
         rules.check_ssh(number, surroundings, ssh)?;
     }
-    let (compiled, _) = rules.compile(surroundings);
-    let status = status::of(number, &kept, &compiled, [].into_iter(), &Traffic::default());
+    let compiled = rules.compile(surroundings);
+    let status = status::of(number, &kept, &compiled.0, [].into_iter(), &Traffic::default());
     Ok(Checked { rules, number, text, compiled, answer: Answer::Added(Box::new(status), warnings) })
+}
+
+fn concerns(name: &RuleName, warnings: &[Warning]) -> Vec<Concern> {
+    let of_it = |warning: &&Warning| warning.rule == name.as_str();
+    warnings.iter().filter(of_it).map(|warning| warning.concern.clone()).collect()
 }
 
 fn expires_ns(lasts: Duration) -> u64 {

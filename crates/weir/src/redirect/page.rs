@@ -124,29 +124,25 @@ fn table(rules: &[RuleStatus], now: Timestamp) -> String {
         lines.push('\n');
     }
     for rule in rules {
-        for note in notes(rule) {
-            let _ = writeln!(lines, "{}: {note}", rule.name);
+        let of_now = rule.warnings.iter().filter(|concern| concern.is_of_now());
+        for note in of_now.map(ToString::to_string).chain(refusals(rule)) {
+            let _ = writeln!(lines, "{}: {}", rule.name, escape(&note));
         }
     }
     lines
 }
 
-/// What is not as it should be.
-fn notes(rule: &RuleStatus) -> Vec<String> {
-    let mut notes = Vec::new();
-    if rule.addresses.is_empty() {
-        notes.push(format!("no effect now: {} is not running", escape(&rule.asked.who.to_string())));
-    }
-    for (reason, count) in &rule.refused {
+/// Connections that were not redirected.
+fn refusals(rule: &RuleStatus) -> impl Iterator<Item = String> {
+    rule.refused.iter().map(|(reason, count)| {
         let meaning = match reason.as_str() {
             "no_target" => "new connections refused, as no target was running",
             "no_port" => "new connections refused, as the server had too many from these clients",
             "flows_full" => "new connections refused, as the flow table was full (--max-flows)",
             _ => "new connections refused, as the table of translations was full",
         };
-        notes.push(format!("{meaning}: {}", text::count(*count)));
-    }
-    notes
+        format!("{meaning}: {}", text::count(*count))
+    })
 }
 
 fn ends_in(rule: &RuleStatus, now: Timestamp) -> String {
@@ -175,7 +171,7 @@ fn page(rule: &RuleStatus, now: Timestamp) -> String {
     }
     line("hits", rule.hits.to_string());
     line("live", format!("{} connections, {}", rule.live_connections, text::bytes(rule.live_bytes)));
-    for note in notes(rule) {
+    for note in rule.warnings.iter().map(ToString::to_string).chain(refusals(rule)) {
         line("note", note);
     }
     lines + &addresses(rule)
@@ -184,6 +180,8 @@ fn page(rule: &RuleStatus, now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use weir_core::redirect::{Absence, Concern};
 
     use super::super::request::AddressStatus;
     use super::*;
@@ -205,6 +203,7 @@ mod tests {
                 is_virtual: true,
                 targets: vec![target("fd00::2", 226), target("fd00::3", 25)],
             }],
+            warnings: Vec::new(),
             hits: 1234,
             refused: [("no_target".to_owned(), 2), ("translations_full".to_owned(), 1)].into(),
             live_connections: 3,
@@ -225,10 +224,15 @@ mod tests {
                 "canary: new connections refused, as the table of translations was full: 1",
             ]
         );
-        let nobody = RuleStatus { addresses: Vec::new(), refused: [].into(), ..rule() };
-        assert!(
-            table(&[nobody], Timestamp::UNIX_EPOCH).contains("canary: no effect now: web is not running")
-        );
+        let absence = Absence::NotRunning;
+        let passing = Concern::MatchDown { name: "web".into(), absence };
+        let lasting = Concern::HostAddress { address: "fd00::2".parse().unwrap() };
+        let nobody = RuleStatus { warnings: vec![passing, lasting], refused: [].into(), ..rule() };
+        let text = table(std::slice::from_ref(&nobody), Timestamp::UNIX_EPOCH);
+        let note = "canary: web is not running; until it runs, the rule has no effect\n";
+        assert!(text.ends_with(note), "{text}");
+        let text = page(&nobody, Timestamp::UNIX_EPOCH);
+        assert!(text.contains("note        web is not running") && text.contains("is this host's"), "{text}");
         assert_eq!(table(&[], Timestamp::UNIX_EPOCH), "There are no rules.\n");
     }
 

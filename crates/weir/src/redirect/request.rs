@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
-use weir_core::redirect::{Clients, Match, RuleName, Source, Targets, Transport, Warning};
+use serde::{Serialize, Serializer};
+use weir_core::redirect::{Clients, Concern, Match, RuleName, Source, Targets, Transport, Warning};
 
 use super::ssh;
 use crate::cli::{AddArgs, RedirectCommand};
@@ -112,6 +112,9 @@ pub(crate) struct RuleStatus {
     pub(crate) expires: Option<Timestamp>,
     /// Addresses that it stands for now; empty: it has no effect.
     pub(crate) addresses: Vec<AddressStatus>,
+    /// What is to be known of it, and why it has no effect.
+    #[serde(serialize_with = "texts")]
+    pub(crate) warnings: Vec<Concern>,
     /// Connections that were redirected.
     pub(crate) hits: u64,
     /// New connections that were not, by the reason.
@@ -120,6 +123,10 @@ pub(crate) struct RuleStatus {
     pub(crate) live_connections: u64,
     /// Bytes of these, both ways, as far as they have come.
     pub(crate) live_bytes: u64,
+}
+
+fn texts<S: Serializer>(concerns: &[Concern], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(concerns.iter().map(ToString::to_string))
 }
 
 /// One of the addresses that a rule stands for.

@@ -24,7 +24,7 @@ impl Traffic {
     }
 }
 
-/// Everything that is to be said of a rule.
+/// What a rule stands for and what became of it; without warnings.
 pub(super) fn of(
     number: u32,
     kept: &KeptRule,
@@ -59,6 +59,7 @@ pub(super) fn of(
         added: kept.added,
         expires: kept.expires,
         addresses: addresses(number, compiled),
+        warnings: Vec::new(),
         hits,
         refused,
         live_connections,

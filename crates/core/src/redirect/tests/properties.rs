@@ -45,7 +45,7 @@ proptest! {
         }
         let (compiled, warnings) = set.compile(&host());
         let wrong =
-            |one: &Warning| matches!(one, Warning::NowContradict { .. } | Warning::NoEffect { .. });
+            |one: &Warning| matches!(one.concern, Concern::NowContradict { .. } | Concern::NoEffect(_));
         prop_assert!(!warnings.iter().any(wrong), "{warnings:?}");
         for (address, matches) in &compiled.matches {
             for pair in matches.windows(2) {
