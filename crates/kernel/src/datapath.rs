@@ -203,6 +203,17 @@ impl Datapath {
         Ok(Some(replaced))
     }
 
+    /// Whether what is pinned, if anything is, is still in its place. If not, no packet comes by these programs.
+    ///
+    /// # Errors
+    /// It was removed.
+    pub fn check_in_place(&self) -> Result<(), PinError> {
+        match &self.owned {
+            Some(owned) if !owned.is_in_place() => Err(PinError::Removed { path: owned.path().to_owned() }),
+            _ => Ok(()),
+        }
+    }
+
     /// Tells the programs that this process keeps the flow table: takes out of it what has ended. To be told anew
     /// at least every 10 s; after 30 s without it, pinned programs begin to do that themselves, less exactly.
     pub fn keep(&mut self) {

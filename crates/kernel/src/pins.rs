@@ -187,7 +187,7 @@ impl PinDirectory {
             }
         }
         let folder = lock(&at)?;
-        Ok(Owned { _folder: folder, path, at, formers, turn: Some(turn) })
+        Ok(Owned { folder, path, at, formers, turn: Some(turn) })
     }
 
     fn formers(&self) -> Result<Vec<Former>, PinError> {

@@ -170,6 +170,9 @@ impl Error {
             Self::Pin(PinError::InUse { .. }) => {
                 "name its socket with --socket, or end it: `weir run` ends by SIGTERM"
             }
+            Self::Pin(PinError::Removed { .. }) => {
+                "end the weir that runs and start it again: since `weir down --force` it sees no packet"
+            }
             Self::RunsAlready { .. } => {
                 "use that one: `weir observe` and `weir redirect` do; or end it first"
             }

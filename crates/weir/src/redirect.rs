@@ -97,9 +97,16 @@ fn to_ask(command: &RedirectCommand) -> Result<local::Request, Error> {
 
 /// As long as the command runs, and no longer.
 fn foreground(command: &RedirectCommand) -> Result<ExitCode, Error> {
+    let mut request = Request::new(command);
+    // It comes before those that are pinned, and must not contradict them.
+    let (would_be, _) =
+        rehearse(&request, Keeper::pinned(&command.host().state.pins())?, &command.host().engine)?;
+    if let (Request::Add(draft), Answer::Added(rule, _)) = (&mut request, would_be) {
+        draft.name = Some(rule.name);
+    }
     let mut session = Session::start(plan(command, None))?;
     session.until_ready()?;
-    let answer = session.redirect(&Request::new(command))?;
+    let answer = session.redirect(&request)?;
     tell(command, &answer)?;
     notice(match &answer {
         Answer::Added(rule, _) if rule.expires.is_some() => {
@@ -135,11 +142,12 @@ fn alone(command: &RedirectCommand) -> Result<ExitCode, Error> {
     }
     let answer = done?;
     let code = tell(command, &answer)?;
-    if matches!(answer, Answer::Added(..)) {
-        notice(
-            "the rule holds until `weir redirect remove` or `weir down`; it follows containers through restarts and \
-             new addresses only while `weir run` runs",
-        );
+    if let Answer::Added(rule, _) = &answer {
+        let end = if rule.expires.is_some() { "its time is over, or until " } else { "" };
+        notice(&format!(
+            "the rule holds until {end}`weir redirect remove` or `weir down`; it follows containers through restarts \
+             and new addresses only while `weir run` runs"
+        ));
     }
     Ok(code)
 }

@@ -254,6 +254,7 @@ impl Session {
         let Some(follower) = &mut self.redirects else {
             return Err(Error::Usage("this weir does not redirect".to_owned()));
         };
+        self.datapath.check_in_place()?;
         let answer = follower.answer(request, self.pipeline.directory())?;
         self.pipeline.name_rules(follower.names());
         Ok(answer)

@@ -74,6 +74,12 @@ pub enum PinError {
         /// The folder of the state.
         path: PathBuf,
     },
+    /// Somebody has removed it while this process owned it.
+    #[error("the state in {} was removed", path.display())]
+    Removed {
+        /// The folder that it had.
+        path: PathBuf,
+    },
     /// The programs do not load.
     #[error(transparent)]
     Load(#[from] LoadError),

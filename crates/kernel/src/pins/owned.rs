@@ -28,7 +28,7 @@ pub(crate) struct Former {
 /// The state's owner is whoever has this, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Owned {
-    pub(super) _folder: File,
+    pub(super) folder: File,
     /// Its place.
     pub(super) path: PathBuf,
     /// Where it is now: in its place, or where state is in the making.
@@ -54,6 +54,13 @@ impl Owned {
     /// Whether it was not there before, as far as this version goes.
     pub(crate) fn is_new(&self) -> bool {
         self.at != self.path
+    }
+
+    /// Whether it is still there: somebody may have removed it regardless of its owner.
+    pub(crate) fn is_in_place(&self) -> bool {
+        let here = self.folder.metadata().map(|folder| folder.ino());
+        let there = fs::metadata(&self.at).map(|folder| folder.ino());
+        here.is_ok_and(|here| there.is_ok_and(|there| there == here))
     }
 
     /// Where the map of that name is pinned, or will be.

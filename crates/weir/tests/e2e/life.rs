@@ -303,6 +303,10 @@ fn root_down_ends_it_all() {
     let run = host.run();
     assert!(host.output(&["down", "--force"]).status.success());
     assert_eq!(host.programs(), 0);
+    let asked = format!("{}:8080", host.address("web"));
+    let add = host.output(&["redirect", "add", &asked, ":80"]);
+    assert!(stderr(&add).contains("was removed") && stderr(&add).contains("start it again"), "{add:?}");
+    assert_eq!(add.status.code(), Some(1));
     end(run);
 }
 

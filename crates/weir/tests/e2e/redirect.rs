@@ -337,9 +337,18 @@ fn root_in_the_foreground_a_rule_ends_with_its_command() {
     let mut foreground = Daemon::start("weir redirect", &mut host.weir(&args));
     foreground.wait_for_line(Stream::Err, LIMIT, |line| line.contains("until this command ends"));
     assert!(answers(client.namespace(), host.address("web", 8080)));
-    assert!(!host.bpffs.path().join("weir").exists(), "nothing is pinned");
+    assert!(!host.bpffs().join("weir").exists(), "nothing is pinned");
     foreground.stop(libc::SIGINT, LIMIT);
     assert!(!answers(client.namespace(), host.address("web", 8080)));
+    // It must not contradict what is pinned.
+    let pinned = host.redirect(&["add", "--for", "1h", "--name", "pinned", &what, ":81"]);
+    let notice = String::from_utf8_lossy(&pinned.stderr).into_owned();
+    assert!(notice.contains("holds until its time is over, or until `weir redirect remove`"), "{notice}");
+    let refused = host.weir(&args).output().unwrap();
+    let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(stderr.contains("\"pinned\" and \"redirect-2\" contradict each other"), "{stderr}");
+    assert_eq!(refused.status.code(), Some(2));
+    host.redirects(&["remove", "pinned"]);
     // And its command with the rule.
     let output = host.weir(&[&args[..], &["--for", "1s"]].concat()).output().unwrap();
     assert!(output.status.success(), "{output:?}");
