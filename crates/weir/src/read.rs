@@ -64,12 +64,13 @@ pub fn run(arguments: &ReadArgs) -> Result<ExitCode, Error> {
                 Err(CaptureError::CutOff { .. }) => {
                     pipeline.file_cut_off();
                     notice(&format!(
-                        "{} ends in the middle of a packet; it is read up to there",
-                        path.display()
+                        "{}; it is read up to there",
+                        CaptureError::CutOff { path: path.clone() }
                     ));
                     break;
                 }
                 Err(error) => {
+                    pipeline.file_cut_off();
                     result = Err(error.into());
                     break 'files;
                 }

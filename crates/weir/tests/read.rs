@@ -264,8 +264,11 @@ fn what_cannot_be_read_is_told_and_what_can_is_read() {
     };
     assert!(error(&["/no/such/file"], b"", 1).contains("cannot read /no/such/file: No such file"));
     let text = error(&["-"], b"this is no capture at all, but it is long enough", 1);
-    assert!(text.contains("- is no capture that weir knows") && text.contains("try this"), "{text}");
-    assert!(error(&["-"], b"", 1).contains("no capture"));
+    assert!(
+        text.contains("standard input is no capture that weir knows") && text.contains("try this"),
+        "{text}"
+    );
+    assert!(error(&["-"], b"", 1).contains("standard input is empty"));
     assert!(error(&["--state", "new", "-"], b"", 2).contains("--state is about flows"));
     let mut strange = pcap();
     strange[20] = 105;
@@ -275,9 +278,35 @@ fn what_cannot_be_read_is_told_and_what_can_is_read() {
     let output = weir(&["-"], &whole[..whole.len() - 10]);
     let text = stdout(&output);
     assert!(text.starts_with(LINES.lines().next().unwrap()), "{text}");
-    assert!(text.contains("1 file that ends in the middle of a packet"), "{text}");
+    assert!(text.contains("1 file that is cut off or damaged"), "{text}");
     assert!(text.contains("GET /health                    no answer"), "{text}");
     assert!(String::from_utf8(output.stderr).unwrap().contains("it is read up to there"));
+
+    // Gzipped, it may break off between two packets.
+    let zipped = gzipped(&whole);
+    let output = weir(&["-"], &zipped[..zipped.len() - 4]);
+    assert!(stdout(&output).contains("1 file that is cut off or damaged"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("GET /health"), "{}", stdout(&output));
+    let mut damaged = zipped.clone();
+    damaged[zipped.len() - 6] ^= 1;
+    let text = error(&["-"], &damaged, 1);
+    assert!(text.contains("cannot read standard input"), "{text}");
+}
+
+#[test]
+fn time_is_counted_in_any_units() {
+    // The resolution stands behind the option's head (9, of one byte).
+    let option = [0, 9, 0, 1, 9, 0, 0, 0];
+    let place = pcapng().windows(8).position(|bytes| bytes == option).unwrap() + 4;
+    for (resolution, year) in [(9, "2001-09-09"), (0x80 | 30, "1999-07-07"), (10, "1973-03-03")] {
+        let mut file = pcapng();
+        file[place] = resolution;
+        let text = stdout(&weir(&["-o", "jsonl", "-"], &file));
+        assert!(text.contains(&format!("\"time\":\"{year}")), "{resolution}: {text}");
+    }
+    let mut file = pcapng();
+    file[place] = 0xff;
+    assert_eq!(weir(&["-"], &file).status.code(), Some(1), "no clock counts so");
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn lost_words(reason: &str) -> Option<(&'static str, &'static str)> {
         "payload_shed_bytes" => ("byte", "of bodies left out: the ring for payload was half full"),
         "dns_truncated" => ("DNS answer", "longer than what is captured, read in part"),
         "dns_names_evicted" => ("DNS name", "forgotten: there are too many"),
-        "file_cut_off" => ("file", "that ends in the middle of a packet"),
+        "file_cut_off" => ("file", "that is cut off or damaged"),
         "stream_gaps_lost" => ("hole", "in TCP streams, acknowledged but not captured"),
         "stream_gaps_cut" => ("packet", "of streams captured only in part"),
         "stream_gaps_not_seen" => ("hole", "in TCP streams that nobody acknowledged"),

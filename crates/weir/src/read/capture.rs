@@ -3,12 +3,16 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use flate2::read::MultiGzDecoder;
 use pcap_parser::traits::{PcapNGPacketBlock as _, PcapReaderIterator};
 use pcap_parser::{Block, PcapBlockOwned, PcapError};
 use weir_core::frame::Link;
 
+/// As the command line calls it.
+const STANDARD_INPUT: &str = "-";
 const NANOSECONDS: u64 = 1_000_000_000;
 /// At first; grows with what does not fit.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -25,27 +29,33 @@ const SECTION_BYTES_MAX: usize = 64 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
     /// It cannot be opened, or reading fails.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}", called(path))]
     Read {
         /// Which.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
+    /// There is nothing in it.
+    #[error("{} is empty", called(path))]
+    Empty {
+        /// Which.
+        path: PathBuf,
+    },
     /// Something else.
-    #[error("{} is no capture that weir knows", path.display())]
+    #[error("{} is no capture that weir knows", called(path))]
     NotACapture {
         /// Which.
         path: PathBuf,
     },
     /// It ends within a packet, as when its writer was killed.
-    #[error("{} ends in the middle of a packet", path.display())]
+    #[error("{} ends in the middle of a packet", called(path))]
     CutOff {
         /// Which.
         path: PathBuf,
     },
     /// It contradicts itself.
-    #[error("{} is damaged after {packets} packets", path.display())]
+    #[error("{} is damaged after {packets} packets", called(path))]
     Damaged {
         /// Which.
         path: PathBuf,
@@ -55,7 +65,7 @@ pub enum CaptureError {
     /// Frames of a kind that weir does not read.
     #[error(
         "{} holds frames of link type {number}; weir reads Ethernet, raw IP, Linux cooked and loopback",
-        path.display()
+        called(path)
     )]
     Link {
         /// Which.
@@ -63,6 +73,12 @@ pub enum CaptureError {
         /// LINKTYPE_...
         number: i32,
     },
+}
+
+/// As messages call it.
+pub(super) fn called(path: &Path) -> std::path::Display<'_> {
+    let path = if path == Path::new(STANDARD_INPUT) { Path::new("standard input") } else { path };
+    path.display()
 }
 
 /// One captured frame.
@@ -85,6 +101,8 @@ pub(super) struct Capture {
     packets: u64,
     buffer_bytes: usize,
     live: bool,
+    /// What was gzipped has no end, perhaps between two packets.
+    is_cut_off: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -99,19 +117,27 @@ struct Interface {
 enum Next<'a> {
     Frame(usize, Frame<'a>),
     Section,
-    Interface(Interface),
+    /// `None`: no time can be counted as it says.
+    Interface(Option<Interface>),
     Other,
 }
 
 impl Capture {
     pub(super) fn open(path: &Path) -> Result<Self, CaptureError> {
         let failed = |source| CaptureError::Read { path: path.to_owned(), source };
-        let live = path == Path::new("-");
+        let live = path == Path::new(STANDARD_INPUT);
         let input: Box<dyn Read + Send> =
             if live { Box::new(io::stdin()) } else { Box::new(File::open(path).map_err(failed)?) };
         let (first, input) = peek(input, GZIP_MAGIC.len()).map_err(failed)?;
-        let input: Box<dyn Read + Send> =
-            if first == GZIP_MAGIC { Box::new(MultiGzDecoder::new(input)) } else { Box::new(input) };
+        if first.is_empty() {
+            return Err(CaptureError::Empty { path: path.to_owned() });
+        }
+        let is_cut_off = Arc::new(AtomicBool::new(false));
+        let input: Box<dyn Read + Send> = if first == GZIP_MAGIC {
+            Box::new(Unzipped { input: MultiGzDecoder::new(input), is_cut_off: Arc::clone(&is_cut_off) })
+        } else {
+            Box::new(input)
+        };
         // The crate looks at what the first read gives: that must be a whole header.
         let (first, input) = peek(input, PCAP_HEADER_BYTES).map_err(failed)?;
         let header = section_bytes(&first).unwrap_or(PCAP_HEADER_BYTES);
@@ -127,6 +153,7 @@ impl Capture {
             packets: 0,
             buffer_bytes: BUFFER_BYTES,
             live,
+            is_cut_off,
         })
     }
 
@@ -138,7 +165,7 @@ impl Capture {
     /// Hands over the next frame; `false` at the end.
     pub(super) fn next(&mut self, visit: &mut impl FnMut(Link, Frame<'_>)) -> Result<bool, CaptureError> {
         loop {
-            let Self { reader, interfaces, path, packets, .. } = self;
+            let Self { reader, interfaces, path, packets, is_cut_off, .. } = self;
             let (length, visited) = match reader.next() {
                 Ok((length, block)) => {
                     let mut visited = false;
@@ -158,10 +185,16 @@ impl Capture {
                             visit(link, frame);
                         }
                         Next::Section => interfaces.clear(),
-                        Next::Interface(interface) => interfaces.push(interface),
+                        Next::Interface(Some(interface)) => interfaces.push(interface),
+                        Next::Interface(None) => {
+                            return Err(CaptureError::Damaged { path: path.clone(), packets: *packets });
+                        }
                         Next::Other => {}
                     }
                     (length, visited)
+                }
+                Err(PcapError::Eof) if is_cut_off.load(Ordering::Relaxed) => {
+                    return Err(CaptureError::CutOff { path: path.clone() });
                 }
                 Err(PcapError::Eof) => return Ok(false),
                 Err(PcapError::Incomplete(_)) => {
@@ -215,7 +248,7 @@ fn next_of<'a>(block: &'a PcapBlockOwned<'a>, interfaces: &mut Vec<Interface>) -
             let units_per_second = if header.is_nanosecond_precision() { NANOSECONDS } else { 1_000_000 };
             // The upper bits say something of frame checksums.
             let number = header.network.0 & 0x0fff_ffff;
-            Next::Interface(interface(number, units_per_second, 0))
+            Next::Interface(Some(interface(number, units_per_second, 0)))
         }
         PcapBlockOwned::Legacy(packet) => {
             let units_per_second = interfaces.first().map_or(1_000_000, |one| one.units_per_second);
@@ -229,8 +262,8 @@ fn next_of<'a>(block: &'a PcapBlockOwned<'a>, interfaces: &mut Vec<Interface>) -
         }
         PcapBlockOwned::NG(Block::SectionHeader(_)) => Next::Section,
         PcapBlockOwned::NG(Block::InterfaceDescription(description)) => {
-            let units_per_second = description.ts_resolution().unwrap_or(1_000_000);
-            Next::Interface(interface(description.linktype.0, units_per_second, description.if_tsoffset))
+            let of = |units| interface(description.linktype.0, units, description.if_tsoffset);
+            Next::Interface(units_per_second(description.if_tsresol).map(of))
         }
         PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
             let number = usize::try_from(packet.if_id).unwrap_or(usize::MAX);
@@ -244,6 +277,13 @@ fn next_of<'a>(block: &'a PcapBlockOwned<'a>, interfaces: &mut Vec<Interface>) -
         }
         PcapBlockOwned::NG(_) => Next::Other,
     }
+}
+
+/// What pcapng's `if_tsresol` says: a power of 10, or of 2 if the first bit is set.
+/// (The crate refuses powers of 2.)
+fn units_per_second(resolution: u8) -> Option<u64> {
+    let power = u32::from(resolution & 0x7f);
+    if resolution & 0x80 == 0 { 10_u64.checked_pow(power) } else { 2_u64.checked_pow(power) }
 }
 
 fn interface(number: i32, units_per_second: u64, offset_s: i64) -> Interface {
@@ -279,6 +319,24 @@ fn peek(mut input: impl Read + Send + 'static, length: usize) -> io::Result<(Vec
     input.by_ref().take(length as u64).read_to_end(&mut first)?;
     let whole = Peeked { first: first.clone(), given: 0, rest: Box::new(input) };
     Ok((first, whole))
+}
+
+/// Unzipped data, which ends where it was cut off.
+struct Unzipped<R> {
+    input: MultiGzDecoder<R>,
+    is_cut_off: Arc<AtomicBool>,
+}
+
+impl<R: Read> Read for Unzipped<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.input.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                self.is_cut_off.store(true, Ordering::Relaxed);
+                Ok(0)
+            }
+            result => result,
+        }
+    }
 }
 
 /// What was looked at, then the rest.
