@@ -64,8 +64,9 @@ pub(crate) struct Observer {
     leftovers: bool,
     finishing: bool,
     updates: Option<Updates>,
-    /// Ends after this time.
+    /// Ends after this time, which begins when it is known who is there.
     lasts: Option<Duration>,
+    ends: Option<Instant>,
     came: Came,
     /// Whether the reader keeps up; if not, records are lost to them, and counted.
     backlog: Option<Backlog>,
@@ -118,6 +119,7 @@ impl Observer {
             finishing: false,
             updates: None,
             lasts,
+            ends: None,
             came: Came { at: Instant::now(), at_ns: 0, before: Sums::default() },
             backlog: None,
             untaken: 0,
@@ -154,9 +156,14 @@ impl Observer {
         self.updates.as_ref().map(|updates| updates.every)
     }
 
+    /// It is known who is there: its time passes from now on.
+    pub(super) fn begin_time(&mut self) {
+        self.ends = self.lasts.map(|lasts| Instant::now() + lasts);
+    }
+
     /// When it ends by itself.
     pub(super) fn ends(&self) -> Option<Instant> {
-        self.lasts.map(|lasts| self.came.at + lasts)
+        self.ends
     }
 
     /// Whether all that was asked for is printed, nobody reads it any more, or the time is over.

@@ -106,6 +106,9 @@ impl Pipeline {
         }
         let before = Sums { totals: self.table.sums(&mut self.source)?, audit, ..self.sums(losses)? };
         observer.begin(monotonic_now_ns(), before);
+        if self.ready {
+            observer.begin_time();
+        }
         self.observers.0.insert(id, observer);
         if self.next_sweep.is_some() {
             self.next_sweep = Some(Instant::now() + self.sweep_interval());
@@ -281,7 +284,8 @@ impl Pipeline {
             HostEvent::Notice(text) => notice(&text),
             HostEvent::Ready if !self.ready => {
                 self.ready = true;
-                if let Some(own) = self.observers.0.get(&OWN) {
+                if let Some(own) = self.observers.0.get_mut(&OWN) {
+                    own.begin_time();
                     self.watched.check_names(own.filter(), &self.scene.directory.containers())?;
                 }
                 if !self.quiet {

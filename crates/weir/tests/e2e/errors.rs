@@ -104,6 +104,20 @@ fn root_an_unknown_container_or_service() {
     }
 }
 
+/// Its containers could be there: however short the look, that is known before its end.
+#[test]
+fn root_an_unknown_container_beside_a_silent_engine() {
+    require_root!();
+    let topology = Topology::with_containers(&["web"]);
+    let folder = Folder::new("silent");
+    let socket = folder.0.join("engine.sock");
+    let _engine = UnixListener::bind(&socket).unwrap();
+    let engine = socket.to_str().unwrap();
+    let args = ["observe", "--engine", engine, "--for", "100ms", "--container", "no-such-thing"];
+    let output = command(topology.host(), &args).output().unwrap();
+    assert_error(&output, USAGE, &["no-such-thing"]);
+}
+
 #[test]
 fn root_not_root() {
     require_root!();
