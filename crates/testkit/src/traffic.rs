@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::Namespace;
 
 /// Longest wait of a client for an answer, and for a connection.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// How soon a server notices that it is to end.
 const POLL: Duration = Duration::from_millis(20);
 

@@ -14,7 +14,7 @@ use weir::containers::EngineChoice;
 use weir::host::{HostEvent, Interface, InterfaceKind, WatchHandle, WatchOptions, container_key, watch};
 use weir_testkit::{Namespace, Topology, require_root, wait_until};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A watched host, and all that was told of it.
 struct Watched {

@@ -12,7 +12,7 @@ use crate::methods;
 use crate::program::Weir;
 use crate::wire::{Wire, index};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 const METHOD: &str = "WEIR_TEST_METHOD";
 const ATTACHED: &str = "attached";
 
