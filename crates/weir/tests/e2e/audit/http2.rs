@@ -5,7 +5,7 @@ use std::fs::File;
 use serde_json::Value;
 use weir_testkit::{Namespace, Topology, require_root};
 
-use super::servers::Server;
+use super::servers::{Server, pace};
 use super::{assert_complete, audit};
 use crate::weir::{Run, number, text};
 
@@ -57,17 +57,12 @@ fn assert_little_was_read(run: &Run, bodies: u64) {
     assert!(read + left_out > bodies && left_out < bodies, "{read} bytes read, {left_out} left out");
 }
 
-/// 100 MB/s, in whole packets; nothing is dropped.
-const PACE: &[&str] = &["tbf", "rate", "800mbit", "burst", "256kb", "limit", "16mb"];
-
-/// Has `ask` download so many bodies of that size from a namespace and a URL. Until the kernel is told
-/// what it need not copy, it copies all: what comes is paced, so that this is not too much of it for a
-/// busy machine, and a weir that is not optimized.
+/// Has `ask` download so many bodies of that size from a namespace and a URL.
 #[track_caller]
 fn assert_downloads_are_told(body_bytes: u64, times: usize, ask: impl FnOnce(&Namespace, &str)) {
     let topology = Topology::with_containers(&["web", "shop"]);
     let (web, shop) = (topology.container("web"), topology.container("shop"));
-    web.namespace().run("tc", &[&["qdisc", "add", "dev", "eth0", "root"], PACE].concat());
+    pace(web.namespace());
     let server = Server::nghttpd(web.namespace(), web.ipv4());
     File::create(server.folder.path().join("big")).unwrap().set_len(body_bytes).unwrap();
     let weir = audit(topology.host(), &["--payload-ring", "64MiB"]);
