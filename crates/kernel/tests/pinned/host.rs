@@ -10,7 +10,7 @@ use weir_kernel::attach::{AttachError, Attacher, Attachment, Method, probe};
 use weir_kernel::{Datapath, Options, PinDirectory};
 use weir_testkit::{Bpffs, Daemon, Stream, Topology};
 
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) const OPTIONS: Options = Options {
     max_flows: 64,
     packet_events: false,
@@ -90,6 +90,15 @@ impl Host {
         );
     }
 
+    /// One ping after another from web to db, until it is asked how many there were.
+    pub(crate) fn start_pinging(&self) -> Pinging {
+        let mut ping = self.topology.container("web").namespace().command("ping");
+        ping.args(["-n", "-i", "0.002", &self.topology.container("db").ipv4().to_string()]);
+        let ping = Daemon::start("ping", &mut ping);
+        ping.wait_for_line(Stream::Out, LIMIT, |line| line.contains("icmp_seq="));
+        Pinging(ping)
+    }
+
     /// Kernel's numbers of the programs at the containers' devices, in the order of device and hook.
     pub(crate) fn programs(&self) -> Vec<Option<u32>> {
         self.topology.host().enter(|| {
@@ -112,6 +121,24 @@ impl Host {
             }
         }
         files
+    }
+}
+
+/// A ping that goes on.
+pub(crate) struct Pinging(Daemon);
+
+impl Pinging {
+    /// Ends it: how many packets it sent. All were answered.
+    #[track_caller]
+    pub(crate) fn finish(mut self) -> u64 {
+        assert!(self.0.stop(libc::SIGINT, LIMIT).success());
+        let said = self.0.stdout();
+        let numbers = said.iter().find(|line| line.contains(" packets transmitted, ")).unwrap();
+        let mut numbers = numbers.split(' ').filter_map(|word| word.parse::<u64>().ok());
+        let (sent, received) = (numbers.next().unwrap(), numbers.next().unwrap());
+        // It may end before it has read the last answer.
+        assert!(received + 1 >= sent, "{received} of {sent} came back");
+        sent
     }
 }
 

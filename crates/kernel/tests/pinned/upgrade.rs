@@ -98,18 +98,10 @@ fn no_packet_is_missed_while_the_version_changes(method: Method) {
     host.leave(method);
     for _ in 0..5 {
         let _other = OtherVersion::of_layouts(host.bpffs.path(), host.topology.host());
-        let web = host.topology.container("web").namespace();
-        let address = host.topology.container("db").ipv4().to_string();
-        let mut pinging = web
-            .command("ping")
-            .args(["-n", "-q", "-i", "0.002", "-c", "500", "-W", "5", &address])
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
+        let pinging = host.start_pinging();
         let owner = host.own(method);
-        assert!(pinging.try_wait().unwrap().is_none(), "the pinging was over too soon");
-        assert!(pinging.wait().unwrap().success());
-        assert_eq!(pinged(&owner), [[500, 500]; 2]);
+        let sent = pinging.finish();
+        assert_eq!(pinged(&owner), [[sent, sent]; 2]);
     }
 }
 
