@@ -273,16 +273,11 @@ fn root_nothing_to_see_costs_nothing() {
             .collect();
         fields.iter().sum::<u64>()
     };
-    // Its start is over.
-    let mut last = ticks();
-    wait_until(LIMIT, "it comes to rest", || {
-        std::thread::sleep(Duration::from_millis(200));
-        let now = ticks();
-        std::mem::replace(&mut last, now) == now
+    // Where others keep the processors, its start takes some of these seconds.
+    wait_until(LIMIT, "a second with at most one tick of 10 ms", || {
+        let before = ticks();
+        std::thread::sleep(Duration::from_secs(1));
+        ticks() - before <= 1
     });
-    let (before, start) = (ticks(), Instant::now());
-    std::thread::sleep(Duration::from_secs(1));
-    let used = ticks() - before;
-    assert!(used <= 1, "{used} ticks of 10 ms in {:?}", start.elapsed());
     weir.finish();
 }
