@@ -25,5 +25,5 @@ pub use compiled::{
 pub use error::{Absence, Concern, RuleError, SyntaxError, Warning};
 pub use rule::{Rule, RuleName, Source, Transport};
 pub use set::{KeptRule, RuleSet, SshConnection};
-pub use surroundings::{Resident, Surroundings};
+pub use surroundings::{Meaning, Resident, Surroundings};
 pub use who::{Clients, Match, Ports, Target, Targets, Who};

@@ -1,11 +1,14 @@
 //! From a rule's names to addresses, as they are on this host now.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::surroundings::{Named, Resident, Surroundings};
-use super::{Absence, Clients, Concern, Place, Ports, Rule, RuleError, RuleId, Target, Warning, Who};
+use super::surroundings::{Resident, Surroundings};
+use super::{
+    Absence, Clients, Concern, KeptRule, Meaning, Place, Ports, Rule, RuleError, RuleId, Target, Warning, Who,
+};
 
 /// Divides evenly among as many containers of a service as most have.
 const WEIGHT_SCALE: u32 = 5040;
@@ -73,12 +76,13 @@ impl Resolved<'_> {
 /// Names and addresses that do not fit the rule or each other.
 pub(super) fn resolve<'a>(
     number: u32,
-    rule: &'a Rule,
+    kept: &'a KeptRule,
     surroundings: &Surroundings,
     names: Names,
     warnings: &mut Vec<Warning>,
 ) -> Result<Resolved<'a>, RuleError> {
-    let resolver = Resolver { rule, surroundings, names };
+    let rule = &kept.rule;
+    let resolver = Resolver { rule, means: &kept.means, surroundings, names };
     let clients = resolver.clients(warnings)?;
     let addresses = resolver.asked(warnings)?;
     let down = resolver.targets_down(warnings)?;
@@ -136,6 +140,7 @@ pub(super) fn resolve<'a>(
 
 struct Resolver<'a> {
     rule: &'a Rule,
+    means: &'a BTreeMap<String, Meaning>,
     surroundings: &'a Surroundings,
     names: Names,
 }
@@ -145,25 +150,31 @@ impl Resolver<'_> {
         Warning { rule: self.rule.name.to_string(), concern }
     }
 
+    /// Whom a name means, of those who run.
+    fn meant(&self, name: &str) -> Result<Vec<&Resident>, RuleError> {
+        match self.means.get(name) {
+            Some(meaning) => Ok(self.surroundings.meant(meaning)),
+            None => Ok(self.surroundings.meant(&self.surroundings.meaning(name)?)),
+        }
+    }
+
     /// Whom a name means; none: nobody who can be reached now.
     fn running(&self, name: &str) -> Result<Vec<&Resident>, RuleError> {
-        match self.surroundings.named(name) {
+        match self.meant(name) {
             // Of a rule in force: it was taken out of its network, and may come back.
-            Ok(Named::Running(mut residents)) if self.names == Names::MayBeGone => {
+            Ok(mut residents) if self.names == Names::MayBeGone => {
                 residents.retain(|resident| !resident.addresses.is_empty());
                 Ok(residents)
             }
-            Ok(Named::Running(residents)) => Ok(residents),
-            Ok(Named::Stopped) => Ok(Vec::new()),
             Err(RuleError::UnknownName { .. }) if self.names == Names::MayBeGone => Ok(Vec::new()),
-            Err(error) => Err(error),
+            residents => residents,
         }
     }
 
     /// Why nobody of this name can be reached.
     fn absence(&self, name: &str) -> Absence {
-        match self.surroundings.named(name) {
-            Ok(Named::Running(_)) => Absence::NoAddress,
+        match self.meant(name) {
+            Ok(residents) if !residents.is_empty() => Absence::NoAddress,
             _ => Absence::NotRunning,
         }
     }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Clients, Match, SyntaxError, Target, Targets};
+use super::{Clients, Match, SyntaxError, Target, Targets, Who};
 use crate::flow::Protocol;
 
 /// Longest name of a rule, in bytes.
@@ -41,6 +41,20 @@ impl Rule {
     #[must_use]
     pub fn protocol(&self) -> Option<Transport> {
         self.protocol.or(self.asked.ports.is_some().then_some(Transport::Tcp))
+    }
+
+    /// Names of containers and services in it.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        let asked = std::iter::once(&self.asked.who);
+        let whos = asked.chain(self.target.iter().filter_map(|target| target.who.as_ref()));
+        let named = whos.filter_map(|who| match who {
+            Who::Named(name) => Some(name.as_str()),
+            Who::Address(_) => None,
+        });
+        named.chain(self.from.iter().filter_map(|from| match from {
+            Clients::Named(name) => Some(name.as_str()),
+            Clients::Host | Clients::Range(_) => None,
+        }))
     }
 
     /// Checks what can be checked without knowing the host.

@@ -10,17 +10,19 @@ use super::conflict::{contradiction, find_loop, most_specific_first};
 use super::resolve::{Names, Resolved, ResolvedTarget, Variant, resolve};
 use super::slots::{self, Candidate};
 use super::{
-    Clients, Compiled, CompiledMatch, CompiledRule, CompiledTarget, Concern, MATCHES_MAX, Rule, RuleError,
-    RuleId, RuleName, Surroundings, TargetId, VirtualAddress, Warning,
+    Clients, Compiled, CompiledMatch, CompiledRule, CompiledTarget, Concern, MATCHES_MAX, Meaning, Rule,
+    RuleError, RuleId, RuleName, Surroundings, TargetId, VirtualAddress, Warning,
 };
 use crate::flow::Protocol;
 
 /// A rule that is in force, as it is kept beside the kernel's tables.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct KeptRule {
     /// What the user said.
     pub rule: Rule,
+    /// Whom the names in it meant then; without: whoever has them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub means: BTreeMap<String, Meaning>,
     /// When that was.
     pub added: Timestamp,
     /// When it ends by itself, for people.
@@ -168,10 +170,10 @@ impl RuleSet {
     pub fn check(&self, number: u32, surroundings: &Surroundings) -> Result<Vec<Warning>, RuleError> {
         let Some(kept) = self.get(number) else { return Ok(Vec::new()) };
         let mut warnings = Vec::new();
-        let new = resolve(number, &kept.rule, surroundings, Names::MustExist, &mut warnings)?;
+        let new = resolve(number, kept, surroundings, Names::MustExist, &mut warnings)?;
         // What is wrong with the others was told when it became so.
         let others = self.iter().filter(|(other, _)| *other != number).filter_map(|(other, kept)| {
-            resolve(other, &kept.rule, surroundings, Names::MayBeGone, &mut Vec::new()).ok()
+            resolve(other, kept, surroundings, Names::MayBeGone, &mut Vec::new()).ok()
         });
         let mut all: Vec<Resolved<'_>> = others.collect();
         if let Some((other, what)) = all.iter().find_map(|other| Some((other, contradiction(other, &new)?))) {
@@ -207,7 +209,7 @@ impl RuleSet {
     ) -> Result<(), RuleError> {
         let Some(kept) = self.get(number) else { return Ok(()) };
         let SshConnection { client, server } = ssh;
-        let rule = resolve(number, &kept.rule, surroundings, Names::MayBeGone, &mut Vec::new())?;
+        let rule = resolve(number, kept, surroundings, Names::MayBeGone, &mut Vec::new())?;
         let protocol = [0, Protocol::TCP.0].contains(&rule.protocol);
         let port = (rule.ports.first()..=rule.ports.last()).contains(&server.port());
         let address = rule.variants.iter().any(|variant| variant.address == server.ip());
@@ -224,7 +226,7 @@ impl RuleSet {
         let mut warnings = Vec::new();
         let mut rules = Vec::new();
         for (number, kept) in self.iter() {
-            match resolve(number, &kept.rule, surroundings, Names::MayBeGone, &mut warnings) {
+            match resolve(number, kept, surroundings, Names::MayBeGone, &mut warnings) {
                 Ok(rule) => rules.push(rule),
                 Err(reason) => {
                     let rule = kept.rule.name.to_string();

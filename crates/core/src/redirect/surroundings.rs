@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{InterfacePlace, Place, RuleError};
+use serde::{Deserialize, Serialize};
+
+use super::{InterfacePlace, Place, Rule, RuleError};
 use crate::endpoint::Container;
 
 /// A shorter piece of an id would match too many containers by chance.
@@ -36,57 +38,77 @@ pub struct Resident {
     pub addresses: Vec<(IpAddr, Option<Place>)>,
 }
 
-/// Whom a name means.
-#[derive(Debug, Clone)]
-pub(super) enum Named<'a> {
-    /// The container, or those of the service, that run.
-    Running(Vec<&'a Resident>),
-    /// None of them does.
-    Stopped,
+/// Whom a name meant when a rule was added. It means nobody else afterwards: when
+/// the container `web` is restarted, a service `web` is not in its place.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Meaning {
+    /// The container of this name.
+    Container(String),
+    /// The containers of this compose service, `shop/web`.
+    Service(String),
+    /// The container of this id.
+    Id(String),
 }
 
 impl Surroundings {
+    /// Whom the names in a rule mean, as far as anybody has them.
+    #[must_use]
+    pub fn meanings(&self, rule: &Rule) -> BTreeMap<String, Meaning> {
+        rule.names().filter_map(|name| Some((name.to_owned(), self.meaning(name).ok()?))).collect()
+    }
+
     /// Whose name this is: a container's by the engine, then a service's, then
     /// a container's as weir shows it, then the beginning of an id.
     ///
     /// # Errors
     /// Nobody's, or that of several who have nothing to do with each other.
-    pub(super) fn named(&self, name: &str) -> Result<Named<'_>, RuleError> {
-        let ways: [fn(&Container, &str) -> bool; 4] = [
-            |container, name| container.name == name,
+    pub(super) fn meaning(&self, name: &str) -> Result<Meaning, RuleError> {
+        // Containers of one service belong together; so do those to which an
+        // engine's name, or a network namespace's, was given twice.
+        let ways: [fn(&Container, &str) -> Option<Meaning>; 4] = [
+            |container, name| (container.name == name).then(|| Meaning::Container(name.to_owned())),
             |container, name| {
-                container.full_service().as_deref() == Some(name)
-                    || container.service.as_deref() == Some(name)
+                let full = container.full_service().filter(|full| !full.is_empty())?;
+                let is_named = full == name || container.service.as_deref() == Some(name);
+                is_named.then_some(Meaning::Service(full))
             },
-            |container, name| container.to_string() == name,
-            is_id,
+            |container, name| (container.to_string() == name).then(|| Meaning::Container(name.to_owned())),
+            |container, name| is_id(container, name).then(|| Meaning::Id(container.id.clone())),
         ];
-        for (way, is_named) in ways.into_iter().enumerate() {
-            let running: Vec<_> =
-                self.residents.iter().filter(|resident| is_named(&resident.container, name)).collect();
-            let stopped = self.stopped.iter().filter(|container| is_named(container, name));
-            let found = running.iter().map(|resident| &resident.container).chain(stopped);
-            // Containers of one service belong together; so do those to which an
-            // engine's name, or a network namespace's, was given twice.
-            let label = |container: &Arc<Container>| match way {
-                0 => container.name.clone(),
-                1 => container.full_service().unwrap_or_default(),
-                _ => container.to_string(),
-            };
-            let candidates: BTreeSet<String> = found.map(label).collect();
-            match candidates.len() {
-                0 => {}
-                1 if running.is_empty() => return Ok(Named::Stopped),
-                1 => return Ok(Named::Running(running)),
-                _ => {
-                    return Err(RuleError::Ambiguous {
-                        name: name.to_owned(),
-                        candidates: candidates.into_iter().collect(),
-                    });
+        for way in ways {
+            let found: BTreeMap<Meaning, String> =
+                self.all().filter_map(|one| Some((way(one, name)?, one.to_string()))).collect();
+            let mut found = found.into_iter();
+            match (found.next(), found.next()) {
+                (None, _) => {}
+                (Some((meaning, _)), None) => return Ok(meaning),
+                (Some(first), Some(second)) => {
+                    let candidates = [first, second].into_iter().chain(found);
+                    let unique = |(meaning, shown)| match meaning {
+                        Meaning::Service(full) => full,
+                        Meaning::Container(_) | Meaning::Id(_) => shown,
+                    };
+                    let candidates = candidates.map(unique).collect();
+                    return Err(RuleError::Ambiguous { name: name.to_owned(), candidates });
                 }
             }
         }
         Err(RuleError::UnknownName { name: name.to_owned(), known: self.known_names() })
+    }
+
+    /// Those who are meant, and run.
+    pub(super) fn meant(&self, meaning: &Meaning) -> Vec<&Resident> {
+        let is_meant = |container: &Container| match meaning {
+            Meaning::Container(name) => container.name == *name || container.to_string() == *name,
+            Meaning::Service(full) => container.full_service().as_ref() == Some(full),
+            Meaning::Id(id) => container.id == *id,
+        };
+        self.residents.iter().filter(|resident| is_meant(&resident.container)).collect()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<Container>> {
+        self.residents.iter().map(|resident| &resident.container).chain(&self.stopped)
     }
 
     /// Where an address is, if a container has it.
@@ -106,8 +128,7 @@ impl Surroundings {
     }
 
     fn known_names(&self) -> String {
-        let running = self.residents.iter().map(|resident| &resident.container);
-        let names: BTreeSet<String> = running.chain(&self.stopped).map(|one| one.to_string()).collect();
+        let names: BTreeSet<String> = self.all().map(|one| one.to_string()).collect();
         match names.is_empty() {
             true => "none".to_owned(),
             false => names.into_iter().collect::<Vec<_>>().join(", "),

@@ -93,7 +93,8 @@ fn rule(text: &str) -> Result<Rule, SyntaxError> {
 fn kept(name: &str, text: &str) -> KeptRule {
     let mut rule = rule(text).unwrap();
     rule.name = name.parse().unwrap();
-    KeptRule { rule, added: jiff::Timestamp::UNIX_EPOCH, expires: None, expires_ns: 0 }
+    let means = host().meanings(&rule);
+    KeptRule { rule, means, added: jiff::Timestamp::UNIX_EPOCH, expires: None, expires_ns: 0 }
 }
 
 fn set(rules: &[&str]) -> RuleSet {
@@ -106,10 +107,10 @@ fn set(rules: &[&str]) -> RuleSet {
 
 /// Adds the last rule to the others, as the command line does.
 fn check(rules: &[&str]) -> Result<Vec<String>, String> {
-    let rule = rule(rules[rules.len() - 1]).map_err(|error| error.to_string());
+    let text = rules[rules.len() - 1];
+    rule(text).map_err(|error| error.to_string())?;
     let mut set = set(&rules[..rules.len() - 1]);
-    let kept = KeptRule { rule: rule?, added: jiff::Timestamp::UNIX_EPOCH, expires: None, expires_ns: 0 };
-    let number = set.add(kept).unwrap();
+    let number = set.add(kept("new", text)).unwrap();
     let warnings = set.check(number, &host()).map_err(|error| error.to_string())?;
     Ok(warnings.iter().map(ToString::to_string).collect())
 }
@@ -476,6 +477,43 @@ fn who_leaves_its_network_is_missed_and_the_others_serve() {
     );
     let rule = &compiled.rules[&compiled.matches[&ip("10.0.0.2")][0].rule];
     assert!(rule.slots.iter().all(|slot| compiled.targets[slot].address == ip("10.0.0.3")));
+}
+
+#[test]
+fn a_name_means_the_same_as_long_as_the_rule_is_there() {
+    let rules = ["web:80 api:80", "10.99.0.1:80 cache", "10.99.0.2:80 ab12"];
+    let mut now = host();
+    now.residents.retain(|one| one.container.service.as_deref() != Some("cache"));
+    now.residents.push(resident(service("shop-cache-1", "shop", "cache", 1), 20, 2, &["10.0.1.24"]));
+    now.residents[2].addresses = vec![(ip("10.0.0.8"), Some(place(21, 1)))];
+    let mut set = RuleSet::default();
+    for text in rules {
+        let kept = kept(text.split(':').next().unwrap(), text);
+        set.add(KeptRule { means: now.meanings(&kept.rule), ..kept }).unwrap();
+    }
+    let target = |compiled: &Compiled, asked: &str| targets(compiled, asked, 0)[0].0.clone();
+    let (before, warnings) = set.compile(&now);
+    assert_eq!(warnings, []);
+
+    // web is restarted, and there is a service of that name; another project has a service `cache`, too; another
+    // container's id begins in the same way.
+    let mut later = now;
+    later.residents.retain(|one| one.container.name != "web");
+    later.residents.push(resident(service("shop-web-1", "shop", "web", 1), 31, 1, &["10.0.0.31"]));
+    later.residents.push(resident(service("blog-cache-1", "blog", "cache", 1), 19, 2, &["10.0.1.23"]));
+    let other = Container { id: format!("ab12{}", "34".repeat(30)), ..named("other") };
+    later.residents.push(resident(other, 32, 1, &["10.0.0.32"]));
+    let (compiled, warnings) = set.compile(&later);
+    let texts: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(texts, ["the rule \"web\": web is not running; until it runs, the rule has no effect"]);
+    assert!(!compiled.matches.contains_key(&ip("10.0.0.31")), "another's");
+    for asked in ["10.99.0.1", "10.99.0.2"] {
+        assert_eq!(target(&compiled, asked), target(&before, asked));
+    }
+    assert_eq!(
+        serde_json::to_value(&set.get(2).unwrap().means).unwrap(),
+        serde_json::json!({"cache": {"service": "shop/cache"}})
+    );
 }
 
 #[test]

@@ -262,7 +262,13 @@ fn check(rules: &RuleSet, draft: &Draft, surroundings: &Surroundings) -> Result<
         let later = SignedDuration::try_from(lasts).unwrap_or(SignedDuration::MAX);
         added.saturating_add(later).unwrap_or(Timestamp::MAX)
     });
-    let kept = KeptRule { rule, added, expires, expires_ns: draft.lasts.map_or(0, expires_ns) };
+    let kept = KeptRule {
+        means: surroundings.meanings(&rule),
+        rule,
+        added,
+        expires,
+        expires_ns: draft.lasts.map_or(0, expires_ns),
+    };
     let text = text_of(&kept)?;
     let number = rules.add(kept.clone())?;
     let warnings = rules.check(number, surroundings)?;
