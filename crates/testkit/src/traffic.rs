@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::Namespace;
+use crate::{Namespace, uninterrupted};
 
 /// Longest wait of a client for an answer, and for a connection.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -111,7 +111,7 @@ fn echo(mut stream: TcpStream, stop: &AtomicBool) {
     }
     let mut buffer = [0; 65536];
     while !stop.load(Ordering::Relaxed) {
-        match stream.read(&mut buffer) {
+        match uninterrupted(|| stream.read(&mut buffer)) {
             Ok(0) => return,
             Ok(bytes) => {
                 if stream.write_all(&buffer[..bytes]).is_err() {
@@ -176,8 +176,8 @@ pub fn udp_echo(namespace: &Namespace, address: SocketAddr, datagrams: usize, by
     let (datagram, mut answer) = (vec![0x5a; bytes], vec![0; bytes + 1]);
     for number in 0..datagrams {
         socket.send_to(&datagram, address).expect("a datagram is sent");
-        let (answer_bytes, from) =
-            socket.recv_from(&mut answer).unwrap_or_else(|e| panic!("no answer to datagram {number}: {e}"));
+        let (answer_bytes, from) = uninterrupted(|| socket.recv_from(&mut answer))
+            .unwrap_or_else(|e| panic!("no answer to datagram {number}: {e}"));
         assert_eq!((answer_bytes, from), (bytes, address));
     }
     socket.local_addr().expect("a socket has an address").port()

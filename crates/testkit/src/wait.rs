@@ -1,5 +1,6 @@
 //! Waiting for a condition, never for a time.
 
+use std::io;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,17 @@ pub fn wait_until(limit: Duration, what: &str, mut condition: impl FnMut() -> bo
         }
         assert!(!late, "waited {limit:?} in vain: {what}");
         sleep(INTERVAL);
+    }
+}
+
+/// Makes a call again that a signal has interrupted, which the kernel does by itself unless a socket has a
+/// limit of waiting: any stop of the process, such as a debugger's, ends it then.
+pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
 }
 

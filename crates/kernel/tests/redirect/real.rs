@@ -11,7 +11,7 @@ use weir_core::redirect::{
 use weir_kernel::attach::{Attacher, Attachment, probe};
 use weir_kernel::{Datapath, FlowTable, Options, Redirects};
 use weir_testkit::traffic::{EchoServer, connect, ping, udp_echo};
-use weir_testkit::{Container, Namespace, Topology, require_root};
+use weir_testkit::{Container, Namespace, Topology, require_root, uninterrupted};
 
 /// The port that clients ask for.
 pub(crate) const ASKED: u16 = 8080;
@@ -290,10 +290,10 @@ fn root_the_server_sees_the_forged_source() {
     client.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
     client.send_to(b"who am I?", (web, ASKED)).unwrap();
     let mut buffer = [0; 100];
-    let (length, from) = server.recv_from(&mut buffer).unwrap();
+    let (length, from) = uninterrupted(|| server.recv_from(&mut buffer)).unwrap();
     assert_eq!((&buffer[..length], from.ip()), (&b"who am I?"[..], IpAddr::from(forged)));
     server.send_to(from.to_string().as_bytes(), from).unwrap();
-    let (length, from) = client.recv_from(&mut buffer).unwrap();
+    let (length, from) = uninterrupted(|| client.recv_from(&mut buffer)).unwrap();
     assert_eq!(from, SocketAddr::new(web.into(), ASKED));
     assert!(std::str::from_utf8(&buffer[..length]).unwrap().starts_with("198.51.100.1:"));
 }
@@ -322,7 +322,7 @@ fn root_refusals_come_back_and_direct_connections_are_left_alone() {
     socket.connect((web, ASKED)).unwrap();
     socket.send(b"nobody there").unwrap();
     // An ICMP error about what was sent to `web`, as far as the client knows.
-    let error = socket.recv(&mut [0; 10]).unwrap_err();
+    let error = uninterrupted(|| socket.recv(&mut [0; 10])).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
 }
 
@@ -405,7 +405,7 @@ fn root_the_short_way_between_two_bridges() {
             socket.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
             socket.connect((web, ASKED)).unwrap();
             socket.send(b"nobody there").unwrap();
-            let error = socket.recv(&mut [0; 10]).unwrap_err();
+            let error = uninterrupted(|| socket.recv(&mut [0; 10])).unwrap_err();
             assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
         }
     }

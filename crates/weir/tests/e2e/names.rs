@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use weir_testkit::traffic::{self, EchoServer};
-use weir_testkit::{Stream, Topology, require_root};
+use weir_testkit::{Stream, Topology, require_root, uninterrupted};
 
 use crate::weir::{LIMIT, Weir, command, has_port, text};
 
@@ -50,7 +50,7 @@ fn resolve(topology: &mut Topology, labels: &[&[u8]]) {
             }
         });
         client.send_to(&dns_question(labels), (Topology::WORLD_IPV4, 53)).unwrap();
-        let answered = client.recv(&mut [0; 512]);
+        let answered = uninterrupted(|| client.recv(&mut [0; 512]));
         done.store(true, Ordering::Relaxed);
         assert!(answered.unwrap() > 12);
     });

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 use weir_testkit::traffic::{self, EchoServer};
-use weir_testkit::{Namespace, Topology, require_root};
+use weir_testkit::{Namespace, Topology, require_root, uninterrupted};
 
 use crate::redirect::Host;
 use crate::volume::{addresses, upload};
@@ -143,7 +143,7 @@ fn root_clients_outside_send_much_and_datagrams() {
         socket.connect(at(55)).unwrap();
         socket.set_read_timeout(Some(LIMIT)).unwrap();
         socket.send(b"anybody?").unwrap();
-        let error = socket.recv(&mut [0; 8]).unwrap_err();
+        let error = uninterrupted(|| socket.recv(&mut [0; 8])).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
     }
     drop(run);

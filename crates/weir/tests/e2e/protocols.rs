@@ -7,7 +7,7 @@ use std::net::{IpAddr, UdpSocket};
 use serde_json::Value;
 use weir_testkit::packet::{Frame, protocol};
 use weir_testkit::traffic::{self, EchoServer};
-use weir_testkit::{Container, Daemon, Namespace, Stream, Topology, require_root, wait_until};
+use weir_testkit::{Container, Daemon, Namespace, Stream, Topology, require_root, uninterrupted, wait_until};
 
 use crate::weir::{LIMIT, Weir, at_interface, has_port, number, text};
 
@@ -189,7 +189,10 @@ fn root_an_icmp_error_counts_at_the_flow_that_it_quotes() {
         socket.connect((ip, 9)).unwrap();
         socket.send(b"is there anybody?").unwrap();
         socket.set_read_timeout(Some(LIMIT)).unwrap();
-        assert_eq!(socket.recv(&mut [0; 1]).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+        assert_eq!(
+            uninterrupted(|| socket.recv(&mut [0; 1])).unwrap_err().kind(),
+            std::io::ErrorKind::ConnectionRefused
+        );
     }
     let run = weir.finish();
     for ip in addresses(db) {

@@ -8,7 +8,7 @@ use rustix::net::sockopt::{Timeout, set_socket_reuseaddr, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketType, bind, connect, ipproto, listen, socket};
 use weir_testkit::packet::sctp_checksum;
 use weir_testkit::traffic::EchoServer;
-use weir_testkit::{Namespace, require_root};
+use weir_testkit::{Namespace, require_root, uninterrupted};
 
 use crate::redirect::Host;
 use crate::volume::addresses;
@@ -55,7 +55,8 @@ fn arrives(from: &UdpSocket, to: (IpAddr, &UdpSocket), sent: &[u8], expected: &[
     from.send_to(sent, SocketAddr::new(to.0, 0)).unwrap();
     let mut buffer = vec![0; 1 << 16];
     loop {
-        let bytes = to.1.recv(&mut buffer).unwrap_or_else(|e| panic!("{} bytes: {e}", sent.len()));
+        let bytes =
+            uninterrupted(|| to.1.recv(&mut buffer)).unwrap_or_else(|e| panic!("{} bytes: {e}", sent.len()));
         // IPv4's header comes along.
         let header = if to.0.is_ipv4() { usize::from(buffer[0] & 15) * 4 } else { 0 };
         let got = &buffer[header..bytes];

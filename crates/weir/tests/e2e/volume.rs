@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use weir_testkit::traffic::{EchoServer, connect};
-use weir_testkit::{Container, Counters, Namespace, require_root};
+use weir_testkit::{Container, Counters, Namespace, require_root, uninterrupted};
 
 use crate::redirect::Host;
 use crate::weir::{LIMIT, number};
@@ -172,7 +172,7 @@ fn root_few_ports_for_direct_and_redirected_connections_by_turns() {
         thread::scope(|scope| {
             scope.spawn(|| {
                 for _ in 0..CONNECTIONS {
-                    let (mut stream, _) = listener.accept().unwrap();
+                    let (mut stream, _) = uninterrupted(|| listener.accept()).unwrap();
                     let mut received = [0; 5];
                     stream.set_read_timeout(Some(LIMIT)).unwrap();
                     stream.read_exact(&mut received).unwrap();

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use rustix::net::sockopt::{Timeout, set_socket_reuseaddr, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use weir_testkit::traffic::EchoServer;
-use weir_testkit::{Namespace, Topology, require_root};
+use weir_testkit::{Namespace, Topology, require_root, uninterrupted};
 
 use crate::redirect::Host;
 use crate::volume::{addresses, upload};
@@ -97,7 +97,7 @@ fn root_datagrams_are_answered_from_the_port_that_was_asked() {
                 let sent = format!("{number}: {to} {round}");
                 socket.send_to(sent.as_bytes(), to).unwrap();
                 let mut answer = [0; 100];
-                let (bytes, from) = socket.recv_from(&mut answer).unwrap();
+                let (bytes, from) = uninterrupted(|| socket.recv_from(&mut answer)).unwrap();
                 assert_eq!((&*String::from_utf8_lossy(&answer[..bytes]), from), (&*sent, to));
             }
         }
