@@ -5,7 +5,7 @@ use std::fs::File;
 use serde_json::Value;
 use weir_testkit::{Namespace, Topology, require_root};
 
-use super::servers::{Server, pace};
+use super::servers::{Server, download};
 use super::{assert_complete, audit};
 use crate::weir::{Run, number, text};
 
@@ -62,11 +62,11 @@ fn assert_little_was_read(run: &Run, bodies: u64) {
 fn assert_downloads_are_told(body_bytes: u64, times: usize, ask: impl FnOnce(&Namespace, &str)) {
     let topology = Topology::with_containers(&["web", "shop"]);
     let (web, shop) = (topology.container("web"), topology.container("shop"));
-    pace(web.namespace());
     let server = Server::nghttpd(web.namespace(), web.ipv4());
     File::create(server.folder.path().join("big")).unwrap().set_len(body_bytes).unwrap();
     let weir = audit(topology.host(), &["--payload-ring", "64MiB"]);
-    ask(shop.namespace(), &format!("http://{}/big", server.address));
+    let url = format!("http://{}/big", server.address);
+    download(&weir, web.namespace(), || ask(shop.namespace(), &url));
     let run = weir.finish();
     assert_eq!(bodies(&run), vec![("/big", body_bytes); times]);
     assert_complete(&run);

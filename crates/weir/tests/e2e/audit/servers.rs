@@ -9,9 +9,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use weir_testkit::{Daemon, Namespace, wait_until};
+use weir_testkit::{Daemon, Namespace, uninterrupted, wait_until};
 
-use crate::weir::LIMIT;
+use crate::weir::{LIMIT, Weir};
 
 /// A folder of a test's own.
 pub(super) struct Folder(PathBuf);
@@ -194,12 +194,24 @@ impl Server {
     }
 }
 
-/// Paces what a container sends: 100 MB/s, in whole packets, of which none is dropped. Until the kernel is
-/// told what it need not copy of a download, it copies all: so this is not too much of it for a busy machine,
-/// and a weir that is not optimized.
-pub(super) fn pace(namespace: &Namespace) {
-    let pace = ["tbf", "rate", "800mbit", "burst", "256kb", "limit", "16mb"];
-    namespace.run("tc", &[&["qdisc", "add", "dev", "eth0", "root"], &pace[..]].concat());
+/// Has `ask` download much from a container. Until the kernel is told what it need not copy, it copies all:
+/// so much as a weir that is not optimized takes on a machine that has no time for it comes until then, a
+/// megabyte a second.
+pub(super) fn download(weir: &Weir, server: &Namespace, ask: impl FnOnce()) {
+    // In whole packets, of which none is dropped.
+    let pace = |verb: &str, rate: &str| {
+        let tbf = ["dev", "eth0", "root", "tbf", "rate", rate, "burst", "256kb", "limit", "16mb"];
+        server.run("tc", &[&["qdisc", verb], &tbf[..]].concat());
+    };
+    pace("add", "8mbit");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let told = || weir_testkit::map_has_entries(weir.daemon.id(), "captures");
+            wait_until(LIMIT, "the kernel is told what it need not copy", told);
+            pace("change", "800mbit");
+        });
+        ask();
+    });
 }
 
 /// The newest version's programs.
@@ -235,7 +247,7 @@ impl Client {
 
     fn more(&mut self) {
         let mut buffer = [0; 65536];
-        let count = self.stream.read(&mut buffer).unwrap();
+        let count = uninterrupted(|| self.stream.read(&mut buffer)).unwrap();
         assert!(count > 0, "the server hung up");
         self.unread.extend_from_slice(&buffer[..count]);
     }
