@@ -173,7 +173,7 @@ fn root_docker_a_redirect_into_another_network() {
     let fetch = |address: String| {
         let url = format!("http://{address}/bin/busybox");
         let args =
-            ["exec", "visitor", "busybox", "timeout", "2", "busybox", "wget", "-q", "-O", "/dev/null", &url];
+            ["exec", "visitor", "busybox", "timeout", "5", "busybox", "wget", "-q", "-O", "/dev/null", &url];
         engine.command(&args).status().unwrap().success()
     };
     let asked = || format!("{}:8080", engine.address("web", "front"));

@@ -251,7 +251,7 @@ fn root_rules_for_some_clients_for_some_time_and_for_udp() {
     host.redirects(&["add", "--protocol", "udp", &what, &port]);
     udp_echo(other.namespace(), host.address("web", 8080), 3, 100);
 
-    host.redirects(&["add", "--name", "short", "--for", "3s", &format!("{}:7000", host.name("web")), ":80"]);
+    host.redirects(&["add", "--name", "short", "--for", "10s", &format!("{}:7000", host.name("web")), ":80"]);
     assert!(answers(one.namespace(), host.address("web", 7000)));
     let list = host.redirects(&["list"]);
     assert!(list.lines().any(|line| line.starts_with("short") && line.trim_end().ends_with(" s")), "{list}");
@@ -423,7 +423,7 @@ fn root_docker_another_port_and_a_restart() {
     let fetch = || {
         let url = format!("http://{}:8080/bin/busybox", engine.address("web", "redirects"));
         let args =
-            ["exec", "visitor", "busybox", "timeout", "2", "busybox", "wget", "-q", "-O", "/dev/null", &url];
+            ["exec", "visitor", "busybox", "timeout", "5", "busybox", "wget", "-q", "-O", "/dev/null", &url];
         engine.command(&args).status().unwrap().success()
     };
     assert!(fetch(), "redirected");
