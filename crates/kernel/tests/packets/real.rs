@@ -7,14 +7,15 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use weir_core::event::{Event, Hook};
 use weir_core::flow::{Counters, FlowKey};
-use weir_core::loss::TallyReason;
+use weir_core::loss::{Tallies, TallyReason};
 use weir_kernel::attach::{Attacher, probe};
 use weir_kernel::{Datapath, Options};
 use weir_testkit::packet::{Frame, ethertype, other};
-use weir_testkit::{Namespace, require_root};
+use weir_testkit::{Namespace, require_root, wait_until};
 
 use crate::expect::{A, A6, B, B6, icmp_key, key};
 use crate::lab::index;
@@ -51,6 +52,9 @@ impl Offload {
         ]
     }
 }
+
+/// Longest wait for a packet to pass the program.
+const LIMIT: Duration = Duration::from_secs(10);
 
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
@@ -243,10 +247,15 @@ fn root_packets_of_all_shapes_are_counted_as_the_device_counts() {
             let counted = device_counters(&namespace, hook).since(before.1);
             assert_eq!(counted, Counters { packets: 1, bytes: row.frame.len() as u64 }, "{what}");
 
-            let mut tallies = table.tallies().unwrap();
-            tallies.retain(|key, counters| before.0.get(key) != Some(counters));
-            let mut flows = Vec::new();
-            table.visit(|key, entry| flows.push((key, entry))).unwrap();
+            let (mut tallies, mut flows) = (Tallies::new(), Vec::new());
+            // The kernel may put off what is received.
+            wait_until(LIMIT, what, || {
+                tallies = table.tallies().unwrap();
+                tallies.retain(|key, counters| before.0.get(key) != Some(counters));
+                flows.clear();
+                table.visit(|key, entry| flows.push((key, entry))).unwrap();
+                !tallies.is_empty() || !flows.is_empty()
+            });
             let events = Arc::new(Mutex::new(Vec::new()));
             let sink = events.clone();
             datapath.start_reader(move |batch| sink.lock().unwrap().extend(batch)).unwrap();
