@@ -43,8 +43,9 @@ const IN_THE_MAKING: &str = "new";
 const MAPS: &str = "maps";
 const LINKS: &str = "links";
 
-/// Loading the programs takes a second on a slow machine; whoever does it holds the lock.
-const TURN_LIMIT: Duration = Duration::from_secs(20);
+/// Loading the programs takes two seconds of a processor, more of them on a busy machine; whoever does it holds the
+/// lock, and others may wait for it too.
+const TURN_LIMIT: Duration = Duration::from_secs(60);
 /// How long to wait for an owner that may be about to end (`weir redirect add` is one for a second).
 const OWNER_LIMIT: Duration = Duration::from_secs(2);
 const LOCK_INTERVAL: Duration = Duration::from_millis(10);

@@ -35,7 +35,8 @@ pub(crate) use follower::Follower;
 pub(crate) use request::{Answer, Request};
 
 /// Whoever owns the state and does not answer will soon (a `weir run` that starts), or ends (another `weir redirect`).
-const OWNER_PATIENCE: Duration = Duration::from_secs(20);
+/// Each may take seconds on a busy machine, and there may be some of them.
+const OWNER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the command.
 ///
