@@ -12,7 +12,8 @@ cd "$(dirname "$0")/../.."
 releases=("$@")
 [ ${#releases[@]} -gt 0 ] || releases=(bullseye bookworm trixie)
 tools=(ip tc nsenter setpriv bpftool ping ethtool socat)
-timeout_s=${WEIR_KERNELS_TIMEOUT_S:-300}
+# One takes some 270 seconds of a processor, which a busy machine does not have at once.
+timeout_s=${WEIR_KERNELS_TIMEOUT_S:-1200}
 here=tests/kernels
 selection=${WEIR_KERNELS_SELECTION:-$here/selection.txt}
 store=$(realpath -m "${CARGO_TARGET_DIR:-target}")/kernels
