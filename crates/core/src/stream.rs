@@ -12,7 +12,7 @@ mod half;
 mod tests;
 
 use crate::flow::Side;
-use half::Half;
+use half::{Ack, Half};
 
 /// A reset counts only this close to where the stream stands: others are
 /// forged, or belong to an earlier connection.
@@ -133,7 +133,8 @@ impl Connection {
 
     /// Nothing more comes of what this end has sent before `seq`: what is missing is lost.
     pub fn lack(&mut self, side: Side, seq: u32, deliver: &mut impl FnMut(Side, Piece<'_>)) {
-        self.halves[side.index()].lack(seq, &mut |piece| deliver(side, piece));
+        self.halves[side.index()].lack(seq);
+        self.settle(deliver);
     }
 
     /// Who opened it, if its SYN or SYN-ACK was seen.
@@ -181,22 +182,25 @@ impl Connection {
     /// Takes a segment that `from` sent, and delivers what it completes, each
     /// piece with the end that sent it.
     pub fn segment(&mut self, from: Side, segment: &Segment<'_>, deliver: &mut impl FnMut(Side, Piece<'_>)) {
-        let (own, peer) = match &mut self.halves {
-            [low, high] if from == Side::Low => (low, high),
-            [low, high] => (high, low),
-        };
         let mut first = segment.seq;
         if segment.syn {
             first = first.wrapping_add(1);
-            own.begin(first);
+            self.halves[from.index()].begin(first);
             self.client = self.client.or(Some(if segment.ack.is_some() { from.other() } else { from }));
         }
         let length = segment.payload_bytes.max(u32::try_from(segment.payload.len()).unwrap_or(u32::MAX));
-        if let Some(ack) = segment.ack {
-            // Who answers has what it answers to: a hole in it will not be filled.
-            let certain = length > 0 || segment.fin;
-            peer.acknowledge(ack, certain, &mut |piece| deliver(from.other(), piece));
+        let own = &mut self.halves[from.index()];
+        if let Some(number) = segment.ack {
+            // Who answers has what it answers to: a hole in it will not be filled. But what
+            // it had sent before comes first.
+            let ack = Ack { number, certain: length > 0 || segment.fin };
+            own.come_to(first, &mut |piece| deliver(from, piece));
+            if let Some(ack) = own.later(first, ack) {
+                self.halves[from.other().index()].acknowledge(ack);
+                self.settle(deliver);
+            }
         }
+        let own = &mut self.halves[from.index()];
         if segment.rst {
             own.come_to(first, &mut |piece| deliver(from, piece));
             if own.distance(first).is_none_or(|distance| (0..=RESET_WINDOW_BYTES).contains(&distance)) {
@@ -206,10 +210,51 @@ impl Connection {
             return;
         }
         own.take(first, segment.payload, length, segment.fin, &mut |piece| deliver(from, piece));
+        self.settle(deliver);
+    }
+
+    /// Delivers what can be by now, in the order in which it was sent as far as that can
+    /// be told: what an end sent before it had something of the other end comes before
+    /// what it sent after.
+    fn settle(&mut self, deliver: &mut impl FnMut(Side, Piece<'_>)) {
+        while self.acknowledge_due() || self.step(deliver) || self.untie() {}
+    }
+
+    fn acknowledge_due(&mut self) -> bool {
+        for side in [Side::Low, Side::High] {
+            if let Some(ack) = self.halves[side.index()].due_ack() {
+                self.halves[side.other().index()].acknowledge(ack);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn step(&mut self, deliver: &mut impl FnMut(Side, Piece<'_>)) -> bool {
+        let first = self.client.unwrap_or(Side::High);
+        // What the other end has had comes before what it may have said because of it.
+        let mut sides = [first, first.other()];
+        sides.sort_by_key(|side| !self.halves[side.index()].is_behind());
+        sides.into_iter().any(|side| self.halves[side.index()].step(&mut |piece| deliver(side, piece)))
+    }
+
+    /// Where both ends wait behind a hole, and only what is behind the other one's says
+    /// that it will not be filled: says so. Whether that was needed.
+    fn untie(&mut self) -> bool {
+        let acks = [Side::Low, Side::High].map(|side| self.halves[side.index()].last_ack());
+        let [Some(low), Some(high)] = acks else { return false };
+        let side = self.client.unwrap_or(Side::High);
+        let ack = if side == Side::Low { high } else { low };
+        self.halves[side.index()].acknowledge_hole(ack)
     }
 
     /// Delivers what still waits behind holes, and ends both directions.
     pub fn finish(&mut self, end: End, deliver: &mut impl FnMut(Side, Piece<'_>)) {
+        for side in [Side::Low, Side::High] {
+            while self.halves[side.index()].step_over(&mut |piece| deliver(side, piece)) {
+                self.settle(deliver);
+            }
+        }
         for side in [Side::Low, Side::High] {
             self.halves[side.index()].finish(end, &mut |piece| deliver(side, piece));
         }

@@ -14,6 +14,8 @@ const AHEAD_BYTES_MAX: i64 = 1 << 30;
 /// A keep-alive repeats one byte that was acknowledged before; as the first
 /// thing seen of a stream it would be taken for its beginning.
 const KEEP_ALIVE_BYTES: u32 = 1;
+/// What is known of acknowledgements behind a hole: as many as can be of segments that are held.
+const LATER_ACKS_MAX: usize = 4_096;
 /// Of what was left out behind a hole: more than as much is held as can be of what was not.
 const LEFT_OUT_MAX: usize = HELD_BYTES_MAX / HELD_OVERHEAD_BYTES;
 
@@ -27,6 +29,12 @@ pub(super) struct Half {
     held_bytes: usize,
     /// Up to here the receiver acknowledged.
     acknowledged: u64,
+    /// Up to here it did so together with something of its own: what is missing is
+    /// not just late.
+    lost_to: u64,
+    /// What this end acknowledged, by the place up to which it had sent before. That
+    /// counts once everything before that place has been delivered.
+    later_acks: BTreeMap<u64, Ack>,
     /// Where the stream ends, if its FIN was seen.
     fin: Option<u64>,
     over: bool,
@@ -40,6 +48,26 @@ pub(super) struct Half {
 struct Start {
     seq: u32,
     midstream: bool,
+}
+
+/// What a segment says of the other direction.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ack {
+    /// Everything before this number has come.
+    pub(super) number: u32,
+    /// It is said together with something of its own.
+    pub(super) certain: bool,
+}
+
+impl Ack {
+    /// What this and a later one say together.
+    fn and(self, later: Self) -> Self {
+        let newer = later.number.wrapping_sub(self.number).cast_signed() > 0;
+        Self {
+            number: if newer { later.number } else { self.number },
+            certain: self.certain || later.certain,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -59,7 +87,9 @@ impl Half {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.held_bytes + self.left_out.capacity() * size_of::<(u64, u64)>()
+        self.held_bytes
+            + self.left_out.capacity() * size_of::<(u64, u64)>()
+            + self.later_acks.len() * size_of::<(u64, Ack)>()
     }
 
     pub(super) fn begin(&mut self, seq: u32) {
@@ -140,12 +170,10 @@ impl Half {
         }
     }
 
-    pub(super) fn lack(&mut self, seq: u32, deliver: &mut impl FnMut(Piece<'_>)) {
-        let Some(place) = self.place(seq).filter(|_| !self.over) else { return };
-        self.acknowledged = self.acknowledged.max(place);
-        self.advance(deliver);
-        if place > self.at && !self.over {
-            self.give_up(place, Gap::Lost, deliver);
+    pub(super) fn lack(&mut self, seq: u32) {
+        if let Some(place) = self.place(seq).filter(|_| !self.over) {
+            self.acknowledged = self.acknowledged.max(place);
+            self.lost_to = self.lost_to.max(place);
         }
     }
 
@@ -164,18 +192,61 @@ impl Half {
         }
     }
 
-    /// The receiver has everything before `ack`. `certain`: it said so together
-    /// with something of its own, so that what is missing is not just late.
-    pub(super) fn acknowledge(&mut self, ack: u32, certain: bool, deliver: &mut impl FnMut(Piece<'_>)) {
-        let Some(place) = self.place(ack).filter(|_| !self.over) else { return };
-        self.acknowledged = self.acknowledged.max(place);
-        self.advance(deliver);
-        let lost_to = self.fin.map_or(self.acknowledged, |fin| self.acknowledged.min(fin));
-        self.leave_out(lost_to, deliver);
-        if certain && self.held.is_empty() && lost_to > self.at {
-            self.give_up(lost_to, Gap::Lost, deliver);
-            self.advance(deliver);
+    /// Keeps an acknowledgement that this end said with a segment at `seq` for when
+    /// everything has been delivered that it had sent before; gives it back if that is now.
+    pub(super) fn later(&mut self, seq: u32, ack: Ack) -> Option<Ack> {
+        let Some(place) = self.place(seq).filter(|_| !self.over) else { return Some(ack) };
+        let held = self.held.last_key_value().map_or(0, |(start, held)| start + held.length);
+        let place = self.fin.map_or(place.max(held), |fin| fin.min(place.max(held)));
+        if place <= self.at {
+            return Some(ack);
         }
+        let known = self.later_acks.get(&place).copied();
+        // Beyond that many, the next one that is in order says it.
+        if known.is_some() || self.later_acks.len() < LATER_ACKS_MAX {
+            self.later_acks.insert(place, known.map_or(ack, |known| known.and(ack)));
+        }
+        None
+    }
+
+    /// The next acknowledgement for which everything before it has been delivered.
+    pub(super) fn due_ack(&mut self) -> Option<Ack> {
+        let (place, _) = self.later_acks.first_key_value()?;
+        if *place > self.at && !self.over { None } else { self.later_acks.pop_first().map(|(_, ack)| ack) }
+    }
+
+    /// The last acknowledgement that this end said, due or not.
+    pub(super) fn last_ack(&self) -> Option<Ack> {
+        self.later_acks.last_key_value().map(|(_, ack)| *ack)
+    }
+
+    /// Whether the receiver has more than was delivered.
+    pub(super) fn is_behind(&self) -> bool {
+        self.acknowledged > self.at
+    }
+
+    /// The receiver has everything before it. Whether that is new.
+    pub(super) fn acknowledge(&mut self, ack: Ack) -> bool {
+        let Some(place) = self.place(ack.number).filter(|_| !self.over) else { return false };
+        let before = (self.acknowledged, self.lost_to);
+        self.acknowledged = self.acknowledged.max(place);
+        if ack.certain {
+            self.lost_to = self.lost_to.max(place);
+        }
+        before != (self.acknowledged, self.lost_to)
+    }
+
+    /// The same, but for what is behind the hole. Whether that is new.
+    pub(super) fn acknowledge_hole(&mut self, ack: Ack) -> bool {
+        let held = self.held.first_key_value().map(|(place, _)| *place);
+        let later = self.later_acks.first_key_value().map(|(place, _)| *place);
+        let (Some(end), Some(place)) = (held.into_iter().chain(later).min(), self.place(ack.number)) else {
+            return false;
+        };
+        let before = self.acknowledged;
+        self.acknowledged = before.max(place.min(end));
+        self.lost_to = self.lost_to.max(if ack.certain { self.acknowledged } else { 0 });
+        self.acknowledged != before
     }
 
     pub(super) fn take(
@@ -226,7 +297,6 @@ impl Half {
         } else if length > 0 {
             self.hold(place, payload, length);
         }
-        self.advance(deliver);
     }
 
     /// What nobody holds yet of a segment.
@@ -251,28 +321,41 @@ impl Half {
         self.held.insert(from, Held { bytes: bytes.into(), length: to - from });
     }
 
-    /// Delivers what is next, and steps over holes that will not be filled.
-    fn advance(&mut self, deliver: &mut impl FnMut(Piece<'_>)) {
-        while let Some((place, _)) = self.held.first_key_value() {
+    /// Delivers what is next, or steps over a hole that will not be filled. Whether
+    /// there was anything to do.
+    pub(super) fn step(&mut self, deliver: &mut impl FnMut(Piece<'_>)) -> bool {
+        if self.over {
+            return false;
+        }
+        let before = self.at;
+        if let Some((place, _)) = self.held.first_key_value() {
             let place = *place;
             self.pass_left_out(place, deliver);
-            if place > self.at {
-                let lost_to = self.acknowledged.min(place);
-                if lost_to > self.at {
-                    self.give_up(lost_to, Gap::Lost, deliver);
-                } else if self.held_bytes > HELD_BYTES_MAX {
-                    self.give_up(place, Gap::NotSeen, deliver);
-                } else {
-                    break;
-                }
-                continue;
+            let lost_to = self.acknowledged.min(place);
+            if place <= self.at {
+                self.pass_held(deliver);
+                return true;
+            } else if lost_to > self.at {
+                self.give_up(lost_to, Gap::Lost, deliver);
+            } else if self.held_bytes > HELD_BYTES_MAX {
+                self.give_up(place, Gap::NotSeen, deliver);
             }
-            self.pass_held(deliver);
+        } else {
+            let end = self.fin.unwrap_or(u64::MAX);
+            self.pass_left_out(self.acknowledged.min(end), deliver);
+            let lost_to = self.lost_to.min(end);
+            if lost_to > self.at {
+                self.give_up(lost_to, Gap::Lost, deliver);
+            }
         }
-        if self.fin == Some(self.at) && !self.over {
-            self.over = true;
+        if self.at > before {
+            return true;
+        }
+        self.over = self.fin == Some(self.at);
+        if self.over {
             deliver(Piece::End(End::Fin));
         }
+        self.over
     }
 
     fn pass_held(&mut self, deliver: &mut impl FnMut(Piece<'_>)) {
@@ -298,19 +381,21 @@ impl Half {
         self.at = to;
     }
 
+    /// Steps over the hole before what is held. Whether there was one.
+    pub(super) fn step_over(&mut self, deliver: &mut impl FnMut(Piece<'_>)) -> bool {
+        let Some((place, _)) = self.held.first_key_value().filter(|_| !self.over) else { return false };
+        let place = *place;
+        self.pass_left_out(place, deliver);
+        if place > self.at {
+            self.give_up(place, Gap::NotSeen, deliver);
+        }
+        true
+    }
+
     pub(super) fn finish(&mut self, end: End, deliver: &mut impl FnMut(Piece<'_>)) {
-        if self.over {
-            return;
+        if !self.over {
+            self.over = true;
+            deliver(Piece::End(end));
         }
-        while let Some((place, _)) = self.held.first_key_value() {
-            let place = *place;
-            self.pass_left_out(place, deliver);
-            if place > self.at {
-                self.give_up(place, Gap::NotSeen, deliver);
-            }
-            self.pass_held(deliver);
-        }
-        self.over = true;
-        deliver(Piece::End(end));
     }
 }

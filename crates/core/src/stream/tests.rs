@@ -110,6 +110,45 @@ fn a_bare_acknowledgement_may_overtake_its_data_but_an_answer_may_not() {
     assert_eq!(wire.text(SERVER), "answer");
 }
 
+/// What is delivered, in its order: who, and what (`_`: a hole).
+fn order(segments: &[(Side, Segment<'_>)]) -> String {
+    let mut wire = open();
+    let mut order = String::new();
+    for (from, segment) in segments {
+        wire.connection.segment(*from, segment, &mut |side, piece| {
+            order.push_str(if side == CLIENT { " c:" } else { " s:" });
+            match piece {
+                Piece::Data(bytes) => order.push_str(&String::from_utf8_lossy(bytes)),
+                Piece::Gap(..) => order.push('_'),
+                Piece::LeftOut(_) | Piece::End(_) => order.push('.'),
+            }
+        });
+    }
+    order
+}
+
+fn says(seq: u32, ack: u32, payload: &str) -> Segment<'_> {
+    Segment { ack: Some(ack), ..data(seq, payload) }
+}
+
+#[test]
+fn a_hole_comes_after_what_was_sent_before_it_was_acknowledged() {
+    // The answer to `ab` was lost, and `cd` acknowledges it, but was seen before `ab`.
+    let swapped =
+        [(CLIENT, says(102, 504, "cd")), (CLIENT, says(100, 500, "ab")), (SERVER, says(504, 104, "CD"))];
+    assert_eq!(order(&swapped), " c:ab s:_ c:cd s:CD");
+    // `ab` was lost too.
+    let both =
+        [(CLIENT, says(102, 504, "cd")), (SERVER, says(504, 104, "CD")), (CLIENT, says(104, 506, "ef"))];
+    assert_eq!(order(&both), " c:_ s:_ c:cd s:CD c:ef");
+    let bare = [(CLIENT, ack(102, 504)), (CLIENT, says(102, 504, "cd")), (SERVER, says(504, 104, "CD"))];
+    assert_eq!(order(&bare), " c:_ s:_ c:cd s:CD");
+    // Nothing is lost: what is said first comes first.
+    let late =
+        [(SERVER, says(500, 102, "AB")), (CLIENT, says(102, 502, "cd")), (SERVER, says(502, 104, "CD"))];
+    assert_eq!(order(&late), " c:_ s:AB c:cd s:CD");
+}
+
 #[test]
 fn a_cut_packet_leaves_a_gap_of_known_length() {
     let mut wire = open();
@@ -229,5 +268,6 @@ proptest! {
         }
         wire.finish();
         prop_assert!(wire.got.ends.iter().all(Option::is_some));
+        prop_assert!(wire.connection.memory_bytes() < 1 << 20);
     }
 }

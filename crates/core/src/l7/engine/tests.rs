@@ -1,5 +1,6 @@
 mod frames;
 mod live;
+mod loss;
 
 use super::*;
 use crate::capture::PayloadSeen;
