@@ -340,6 +340,16 @@ pub enum Concern {
         /// Of what is redirected.
         address: IpAddr,
     },
+    /// An address that nobody has, and to which the host has no route by the target's bridge.
+    #[error(
+        "no route of this host leads to {address} by the bridge of its target: connections of containers are \
+         redirected, those of the host itself and from outside are not, until there is one (`ip route add {address} \
+         dev BRIDGE`)"
+    )]
+    NoRoute {
+        /// Of what is redirected.
+        address: IpAddr,
+    },
     /// A target in another network of this host.
     #[error(
         "clients of {address} reach {target} in another network, by way of this host's own rules; \
@@ -378,6 +388,7 @@ impl Concern {
             Self::AddressLeftOut { .. }
             | Self::HostAddress { .. }
             | Self::NoInterface { .. }
+            | Self::NoRoute { .. }
             | Self::OtherNetwork { .. } => false,
         }
     }

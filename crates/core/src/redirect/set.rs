@@ -10,8 +10,8 @@ use super::conflict::{contradiction, find_loop, most_specific_first};
 use super::resolve::{Names, Resolved, ResolvedTarget, Variant, resolve};
 use super::slots::{self, Candidate};
 use super::{
-    Clients, Compiled, CompiledMatch, CompiledRule, CompiledTarget, Concern, MATCHES_MAX, Meaning, Rule,
-    RuleError, RuleId, RuleName, Surroundings, TargetId, VirtualAddress, Warning,
+    Clients, Compiled, CompiledMatch, CompiledRule, CompiledTarget, Concern, MATCHES_MAX, Meaning, Place,
+    Rule, RuleError, RuleId, RuleName, Surroundings, TargetId, VirtualAddress, Warning,
 };
 use crate::flow::Protocol;
 
@@ -190,7 +190,9 @@ impl RuleSet {
                 Err(RuleError::MatchesMany { address: *address, count: matches.len() })
             }
             None => {
-                warnings.extend(all.last().into_iter().flat_map(|new| no_interface(new, &compiled)));
+                warnings.extend(
+                    all.last().into_iter().flat_map(|new| host_left_out(new, &compiled, surroundings)),
+                );
                 Ok(warnings)
             }
         }
@@ -259,19 +261,24 @@ impl RuleSet {
 }
 
 /// A word on each address whose rule is about containers' connections only, unless it says so itself.
-fn no_interface(new: &Resolved<'_>, compiled: &Compiled) -> Vec<Warning> {
-    let nowhere = |variant: &&Variant| {
-        !variant.targets.is_empty()
-            && compiled.virtual_addresses.get(&variant.address).is_some_and(|one| one.target.is_none())
-    };
-    let warning = |variant: &Variant| Warning {
-        rule: new.rule.name.to_string(),
-        concern: Concern::NoInterface { address: variant.address },
-    };
-    match &new.rule.from {
-        Some(Clients::Named(_)) => Vec::new(),
-        _ => new.variants.iter().filter(nowhere).map(warning).collect(),
+fn host_left_out(new: &Resolved<'_>, compiled: &Compiled, surroundings: &Surroundings) -> Vec<Warning> {
+    if let Some(Clients::Named(_)) = &new.rule.from {
+        return Vec::new();
     }
+    let concern = |variant: &Variant| {
+        let address = variant.address;
+        let leads_to = |place: Place| {
+            let mut networks = surroundings.networks.iter();
+            networks.any(|(network, way)| network.contains(&address) && *way == place.bridge_ifindex)
+        };
+        match compiled.virtual_addresses.get(&address)?.target {
+            None => Some(Concern::NoInterface { address }),
+            Some(place) if !leads_to(place) => Some(Concern::NoRoute { address }),
+            Some(_) => None,
+        }
+    };
+    let served = new.variants.iter().filter(|variant| !variant.targets.is_empty());
+    served.filter_map(concern).map(|concern| Warning { rule: new.rule.name.to_string(), concern }).collect()
 }
 
 fn compile(rules: &[Resolved<'_>], surroundings: &Surroundings, expires_ns: impl Fn(u32) -> u64) -> Compiled {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{InterfacePlace, Place, Rule, RuleError};
@@ -23,6 +24,9 @@ pub struct Surroundings {
     pub host_addresses: BTreeSet<IpAddr>,
     /// Interfaces at which redirects are done, by index.
     pub interfaces: BTreeMap<u32, InterfacePlace>,
+    /// Where this host's own routes lead by an interface at which redirects are done, or by its bridge, and the index of
+    /// that.
+    pub networks: BTreeSet<(IpNet, u32)>,
     /// Whether redirected connections go from one network of this host to another past the host's own rules
     /// (`weir run --accelerate`).
     pub accelerated: bool,

@@ -58,6 +58,9 @@ fn host() -> Surroundings {
         host_addresses: [ip("10.0.0.1"), ip("10.0.1.1"), ip("192.0.2.1")].into(),
         interfaces: [(11, InterfacePlace { bridge_ifindex: 1, host_mac: [2; 6], container_side: true })]
             .into(),
+        networks: [("10.0.0.0/24", 1), ("10.99.0.0/16", 1)]
+            .map(|(network, bridge)| (network.parse().unwrap(), bridge))
+            .into(),
         accelerated: true,
     }
 }
@@ -334,6 +337,8 @@ fn what_does_not_run_is_a_warning() {
             "connections to fd00::2 stay as they are: --source 10.9.9.9 is IPv4",
         ),
         ("192.0.2.1:80 four:80", "192.0.2.1 is this host's: connections of containers to it are redirected"),
+        ("10.98.0.1:80 web:80", "no route of this host leads to 10.98.0.1 by the bridge of its target"),
+        ("10.0.0.77:80 db:80", "no route of this host leads to 10.0.0.77 by the bridge"),
         ("10.99.0.1:80 198.51.100.7:80", "neither 10.99.0.1 nor a target is a container's"),
         ("10.99.0.1:80 198.51.100.7:80 from=host", "neither 10.99.0.1 nor a target is a container's"),
         ("web:80 api:80 from=four", "connections to fd00::2 stay as they are: --from four has no IPv6"),

@@ -3,10 +3,11 @@
 //! Only the attributes that weir uses are looked at: an attribute that a newer
 //! kernel adds, or that has another length there, costs nothing.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
 use libc::{
-    ARPHRD_ETHER, ARPHRD_LOOPBACK, IFA_ADDRESS, IFA_LOCAL, RT_TABLE_MAIN, RTA_MULTIPATH, RTA_OIF,
+    ARPHRD_ETHER, ARPHRD_LOOPBACK, IFA_ADDRESS, IFA_LOCAL, RT_TABLE_MAIN, RTA_DST, RTA_MULTIPATH, RTA_OIF,
     RTM_DELADDR, RTM_DELLINK, RTM_DELNSID, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNSID, RTM_NEWROUTE,
     RTN_UNICAST,
 };
@@ -51,6 +52,21 @@ pub(super) struct Link {
     pub(super) mac: Option<[u8; 6]>,
 }
 
+/// A route that leads somewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Route {
+    /// Where it leads; all addresses: the default route.
+    pub(super) destination: IpNet,
+    /// The interfaces that it goes through.
+    pub(super) ifindexes: Vec<u32>,
+}
+
+impl Route {
+    pub(super) fn is_default(&self) -> bool {
+        self.destination.prefix_len() == 0
+    }
+}
+
 /// An address of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Address {
@@ -71,8 +87,8 @@ pub(super) enum Message {
     /// A namespace has, or was just given, this number; `None`: it has none.
     Nsid(Option<i32>),
     NsidGone(i32),
-    /// A default route of the main table is there, came or went; the interfaces that it goes through.
-    DefaultRoute(Vec<u32>),
+    /// A route of the main table is there, came or went.
+    Route(Route),
     /// The end of a dump.
     Done,
     /// An errno; 0 acknowledges.
@@ -122,7 +138,7 @@ fn message(kind: u16, payload: &[u8]) -> Option<Message> {
         RTM_DELADDR => Message::AddressGone(address(payload)?),
         RTM_NEWNSID => Message::Nsid(nsid(payload)),
         RTM_DELNSID => nsid(payload).map_or(Message::Other, Message::NsidGone),
-        RTM_NEWROUTE | RTM_DELROUTE => default_route(payload)?,
+        RTM_NEWROUTE | RTM_DELROUTE => route(payload)?,
         _ => Message::Other,
     })
 }
@@ -194,24 +210,29 @@ fn nsid(payload: &[u8]) -> Option<i32> {
         .filter(|nsid| *nsid >= 0)
 }
 
-/// `Message::Other`: another route, or one that leads nowhere.
-fn default_route(payload: &[u8]) -> Option<Message> {
+/// `Message::Other`: a route of another table, or one that leads nowhere.
+fn route(payload: &[u8]) -> Option<Message> {
     let attributes_at = payload.get(RTMSG_BYTES..)?;
-    if payload.get(1) != Some(&0)
-        || payload.get(4) != Some(&RT_TABLE_MAIN)
-        || payload.get(7) != Some(&RTN_UNICAST)
-    {
+    if payload.get(4) != Some(&RT_TABLE_MAIN) || payload.get(7) != Some(&RTN_UNICAST) {
         return Some(Message::Other);
     }
+    // Without the attribute it is all zeros: the default route.
+    let mut destination: IpAddr = match i32::from(*payload.first()?) {
+        libc::AF_INET => Ipv4Addr::UNSPECIFIED.into(),
+        libc::AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return Some(Message::Other),
+    };
     let mut ifindexes = Vec::new();
     for (kind, value) in attributes(attributes_at) {
         match kind {
+            RTA_DST => destination = ip(value)?,
             RTA_OIF => ifindexes.extend(u32_at(value, 0)),
             RTA_MULTIPATH => ifindexes.extend(next_hops(value)),
             _ => {}
         }
     }
-    Some(Message::DefaultRoute(ifindexes))
+    let destination = IpNet::new(destination, *payload.get(1)?).ok()?;
+    Some(Message::Route(Route { destination, ifindexes }))
 }
 
 /// The interfaces of a route that has several ways.
@@ -350,27 +371,32 @@ mod tests {
         assert_eq!(messages, [Message::Nsid(None), Message::Error(2), Message::Done]);
     }
 
-    fn route(prefix_bits: u8, table: u8, kind: u8, attribute: &[u8]) -> Vec<u8> {
-        [&[2, prefix_bits, 0, 0, table, 0, 0, kind, 0, 0, 0, 0], attribute].concat()
+    fn a_route(prefix_bits: u8, table: u8, kind: u8, attributes: &[u8]) -> Vec<u8> {
+        [&[2, prefix_bits, 0, 0, table, 0, 0, kind, 0, 0, 0, 0], attributes].concat()
     }
 
     fn two_ways() -> Vec<u8> {
         let way =
             |length: u16, ifindex: u32| [&length.to_ne_bytes()[..], &[0; 2], &ifindex.to_ne_bytes()].concat();
         let ways = [way(16, 4), attribute(5, &[10, 0, 0, 1]), way(8, 6)].concat();
-        route(0, RT_TABLE_MAIN, RTN_UNICAST, &attribute(RTA_MULTIPATH, &ways))
+        a_route(0, RT_TABLE_MAIN, RTN_UNICAST, &attribute(RTA_MULTIPATH, &ways))
     }
 
     #[test]
-    fn the_default_route_of_the_main_table() {
+    fn routes_of_the_main_table() {
         let told = |route: Vec<u8>| only(parse(&datagram(RTM_NEWROUTE, &route)));
         let way = attribute(RTA_OIF, &4u32.to_ne_bytes());
-        assert_eq!(told(route(0, RT_TABLE_MAIN, RTN_UNICAST, &way)), Message::DefaultRoute(vec![4]));
-        assert_eq!(told(two_ways()), Message::DefaultRoute(vec![4, 6]));
-        // To one address; of another table; that leads nowhere.
-        assert_eq!(told(route(32, RT_TABLE_MAIN, RTN_UNICAST, &way)), Message::Other);
-        assert_eq!(told(route(0, 100, RTN_UNICAST, &way)), Message::Other);
-        assert_eq!(told(route(0, RT_TABLE_MAIN, libc::RTN_UNREACHABLE, &way)), Message::Other);
+        let route = |destination: &str, ifindexes: &[u32]| {
+            let (destination, ifindexes) = (destination.parse().unwrap(), ifindexes.to_vec());
+            Message::Route(Route { destination, ifindexes })
+        };
+        assert_eq!(told(a_route(0, RT_TABLE_MAIN, RTN_UNICAST, &way)), route("0.0.0.0/0", &[4]));
+        assert_eq!(told(two_ways()), route("0.0.0.0/0", &[4, 6]));
+        let one = [&way[..], &attribute(RTA_DST, &[10, 9, 0, 0])].concat();
+        assert_eq!(told(a_route(16, RT_TABLE_MAIN, RTN_UNICAST, &one)), route("10.9.0.0/16", &[4]));
+        // Of another table; that leads nowhere.
+        assert_eq!(told(a_route(0, 100, RTN_UNICAST, &way)), Message::Other);
+        assert_eq!(told(a_route(0, RT_TABLE_MAIN, libc::RTN_UNREACHABLE, &way)), Message::Other);
     }
 
     #[test]

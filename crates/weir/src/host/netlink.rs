@@ -14,7 +14,7 @@ use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
 
-use super::message::{self, Address, Link, Message};
+use super::message::{self, Address, Link, Message, Route};
 
 /// Leave the interfaces' counters out of the answers (a third of their size).
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
@@ -133,16 +133,25 @@ impl Requests {
     /// # Errors
     /// The socket fails.
     pub(super) fn default_routes(&mut self) -> io::Result<BTreeSet<u32>> {
-        let mut ifindexes = BTreeSet::new();
+        let routes = self.routes(Route::is_default)?;
+        Ok(routes.into_iter().flat_map(|route| route.ifindexes).collect())
+    }
+
+    /// Those routes of this network namespace's main table that are wanted.
+    ///
+    /// # Errors
+    /// The socket fails.
+    pub(super) fn routes(&mut self, is_wanted: impl Fn(&Route) -> bool) -> io::Result<Vec<Route>> {
+        let mut found = Vec::new();
         for family in [libc::AF_INET, libc::AF_INET6] {
             let mut body = [0; message::RTMSG_BYTES];
             (body[0], body[4], body[7]) = (family as u8, libc::RT_TABLE_MAIN, libc::RTN_UNICAST);
             let routes = self.dump(libc::RTM_GETROUTE, &body, |message| match message {
-                Message::DefaultRoute(ifindexes) => Some(ifindexes),
+                Message::Route(route) => Some(route).filter(&is_wanted),
                 _ => None,
             });
             match routes {
-                Ok(routes) => ifindexes.extend(routes.into_iter().flatten()),
+                Ok(routes) => found.extend(routes),
                 // Nobody has made that table yet, or the kernel has no such addresses.
                 Err(error)
                     if matches!(
@@ -152,7 +161,7 @@ impl Requests {
                 Err(error) => return Err(error),
             }
         }
-        Ok(ifindexes)
+        Ok(found)
     }
 
     /// The number that a namespace has in this one; `None` if it was given none,

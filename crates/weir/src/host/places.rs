@@ -1,7 +1,7 @@
 //! Where each container's addresses are: behind which veth, in which bridge,
 //! with which MAC address.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use weir_core::directory::Directory;
 use weir_core::endpoint::Container;
 use weir_core::redirect::{InterfacePlace, Place, Resident, Surroundings};
 
-use super::message::Link;
+use super::message::{Link, Route};
 use super::netlink::Requests;
 use super::{WatchError, container_key};
 
@@ -37,11 +37,12 @@ impl Places {
     }
 
     fn ask(&mut self, directory: &Directory) -> io::Result<Surroundings> {
-        let default_routes = self.requests.default_routes()?;
         let mut links: BTreeMap<u32, Link> =
             self.requests.links()?.into_iter().map(|link| (link.interface.ifindex, link)).collect();
+        let routes = self.routes(&links)?;
         for (ifindex, link) in &mut links {
-            link.interface.default_route = default_routes.contains(ifindex);
+            let through = |route: &Route| route.is_default() && route.ifindexes.contains(ifindex);
+            link.interface.default_route = routes.iter().any(through);
         }
         let host_addresses = self.requests.addresses()?;
         let mut found = Found { directory, links: &links, residents: BTreeMap::new() };
@@ -67,7 +68,23 @@ impl Places {
             stopped: Vec::new(),
             host_addresses: host_addresses.into_iter().map(|(_, ip)| ip).filter(is_usable).collect(),
             interfaces,
+            networks: routes
+                .into_iter()
+                .filter(|route| !route.is_default() && is_usable(&route.destination.addr()))
+                .flat_map(|Route { destination, ifindexes }| {
+                    ifindexes.into_iter().map(move |ifindex| (destination, ifindex))
+                })
+                .collect(),
             accelerated: false,
+        })
+    }
+
+    /// The default routes, and those through what containers may be behind.
+    fn routes(&mut self, links: &BTreeMap<u32, Link>) -> io::Result<Vec<Route>> {
+        let veths = links.values().map(|link| &link.interface).filter(|one| one.container_netns().is_some());
+        let ways: BTreeSet<u32> = veths.map(|veth| veth.master_ifindex.unwrap_or(veth.ifindex)).collect();
+        self.requests.routes(|route| {
+            route.is_default() || route.ifindexes.iter().any(|ifindex| ways.contains(ifindex))
         })
     }
 }
@@ -181,6 +198,8 @@ mod tests {
             assert_eq!(at.bridge_ifindex, bridge.interface.ifindex);
             assert_eq!(Some(at.host_mac), bridge.mac);
             assert_eq!(surroundings.interfaces.len(), 2);
+            let networks = ["10.99.0.0/24", "fd99::/64"].map(|network| network.parse().unwrap());
+            assert_eq!(surroundings.networks, networks.map(|one| (one, bridge.interface.ifindex)).into());
             assert!(surroundings.host_addresses.contains(&IpAddr::from(Topology::HOST_IPV4)));
         });
     }

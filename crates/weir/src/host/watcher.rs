@@ -230,7 +230,7 @@ impl<'a> Watcher<'a> {
                 self.links.remove_address(address.ifindex, address.ip);
                 self.doubt_default_route(address.ifindex);
             }
-            Message::DefaultRoute(_) => self.hear_default_routes(),
+            Message::Route(route) if route.is_default() => self.hear_default_routes(),
             Message::NsidGone(nsid) => {
                 self.owners.remove_namespace(nsid);
                 self.pending.remove(nsid);
@@ -238,7 +238,7 @@ impl<'a> Watcher<'a> {
                     scan.wanted.remove(&nsid);
                 }
             }
-            Message::Nsid(_) | Message::Done | Message::Error(_) | Message::Other => {}
+            Message::Route(_) | Message::Nsid(_) | Message::Done | Message::Error(_) | Message::Other => {}
         }
     }
 
