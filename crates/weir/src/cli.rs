@@ -25,7 +25,7 @@ pub use stats::StatsArgs;
 
 use crate::containers::EngineChoice;
 
-/// Sees the traffic of a container host.
+/// Sees the traffic of a container host, and bends it.
 #[derive(Debug, Parser)]
 #[command(name = "weir", version, about, max_term_width = 100, subcommand_required = true)]
 pub struct Cli {

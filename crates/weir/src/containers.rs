@@ -21,6 +21,9 @@ use weir_core::endpoint::Container;
 pub(crate) const COST: &str = "Containers go by the id in their cgroup, or by the name of their network \
      namespace or interface, without name, image and compose service.";
 
+/// The end of what is said of an engine that does not answer. It is not true of a command that is over soon.
+pub(crate) const GOES_ON: &str = " weir goes on, and asks again from time to time.";
+
 /// Which container engine to ask.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum EngineChoice {

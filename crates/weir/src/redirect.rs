@@ -23,7 +23,7 @@ use weir_kernel::attach::remove_pinned;
 use weir_kernel::{PinDirectory, PinError};
 
 use crate::cli::{AttachChoice, RedirectArgs, RedirectCommand, expand_not};
-use crate::containers::EngineChoice;
+use crate::containers::{self, EngineChoice};
 use crate::error::Error;
 use crate::host::{self, HostEvent, Places, WatchOptions};
 use crate::local::{self, Client};
@@ -174,7 +174,9 @@ fn rehearse(
             let answer = match keeper::preview(&rules, draft, &surroundings) {
                 // Perhaps it only does not run, or nobody could be asked.
                 Err(Error::Rule(RuleError::UnknownName { .. })) => {
-                    notices.iter().for_each(|text| notice(text));
+                    let once =
+                        notices.iter().map(|text| text.strip_suffix(containers::GOES_ON).unwrap_or(text));
+                    once.for_each(notice);
                     follower::add_all_containers(&mut surroundings, engine);
                     keeper::preview(&rules, draft, &surroundings)
                 }
@@ -244,6 +246,9 @@ fn tell(command: &RedirectCommand, answer: &Answer) -> Result<ExitCode, Error> {
     }
     let text = page::print(command, answer, Timestamp::now())?;
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(Error::Output)?;
-    Ok(ExitCode::SUCCESS)
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        // A reader that has enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        written => written.map(|()| ExitCode::SUCCESS).map_err(Error::Output),
+    }
 }

@@ -85,7 +85,10 @@ pub enum SyntaxError {
     )]
     RuleName(String),
     /// Ports of a target where the match has none.
-    #[error("the target {0} has a port, but not what is redirected: name the port there too, as in web:8080")]
+    #[error(
+        "the target {0} has a port, but not what is redirected: name the port there too, as in web:8080 or \
+         [fd00::3]:8080"
+    )]
     PortOfAll(String),
     /// Ranges that do not fit each other.
     #[error(

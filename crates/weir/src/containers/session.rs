@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::time::{Instant, sleep_until};
 
 use super::client::{Client, EngineError};
-use super::{COST, Described, EngineChoice};
+use super::{COST, Described, EngineChoice, GOES_ON};
 use crate::host::cgroup::is_container_id;
 
 /// Waiting times before the engine is tried again: this, then twice as long
@@ -121,10 +121,7 @@ impl Speaker {
                 End::Broken(error) => {
                     if !silent {
                         silent = true;
-                        self.say(EngineEvent::Notice(format!(
-                            "{error}. {cost} {} weir goes on, and asks again from time to time.",
-                            error.remedy()
-                        )));
+                        self.say(EngineEvent::Notice(format!("{error}. {cost} {}{GOES_ON}", error.remedy())));
                     }
                     self.say(EngineEvent::Settled);
                 }

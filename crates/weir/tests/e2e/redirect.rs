@@ -204,6 +204,24 @@ fn root_what_makes_no_sense_is_refused_and_leaves_nothing() {
 }
 
 #[test]
+fn root_what_is_said_fits_a_command_that_is_over_soon() {
+    require_root!();
+    let host = Host::new(&["web"]);
+    let args = ["redirect", "add", "nobody:80", ":81", "--engine", "/nowhere/docker.sock"];
+    let output = host.weir(&args).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(stderr.contains("/nowhere/docker.sock") && !stderr.contains("weir goes on"), "{stderr}");
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    // A reader that has enough is no failure.
+    host.redirects(&["add", &format!("{}:8080", host.name("web")), ":80"]);
+    let mut list = host.weir(&["redirect", "list", "--engine", "none"]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = list.stdout(writer).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
 fn root_a_read_only_file_system_is_named_and_nothing_is_done() {
     require_root!();
     let host = Host::new(&["web"]);
