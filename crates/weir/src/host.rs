@@ -77,8 +77,8 @@ pub enum HostEvent {
     /// Something that the user should know, as full sentences: what, why, what
     /// it costs, what to do about it.
     Notice(String),
-    /// All that is known at the start has been told. Comes once, at the latest
-    /// some two seconds after the start: what a slow engine says later follows.
+    /// All that is known at the start has been told. Comes once. For an engine it
+    /// waits at most some two seconds: what a slow one says later follows.
     Ready,
 }
 

@@ -19,8 +19,8 @@ use super::pending::Pending;
 use super::{HostEvent, Interface, InterfaceKind, WatchOptions};
 use crate::containers::{Command, Described, EngineEvent, NetworkMode, Session};
 
-/// The state at the start is told by then, whatever the engine does.
-const READY_AFTER: Duration = Duration::from_millis(1800);
+/// So long the engine is waited for at the start. What weir looks up by itself is told in any case.
+const ENGINE_PATIENCE: Duration = Duration::from_millis(1800);
 /// Looking at the processes takes at most one part in so many of the time.
 const SCAN_SHARE: u32 = 5;
 
@@ -51,8 +51,8 @@ struct Scan {
 }
 
 struct Start {
-    deadline: Instant,
-    engine_settled: bool,
+    /// How long the engine is waited for; not at all, when it has told what it knows.
+    engine_until: Option<Instant>,
 }
 
 impl<'a> Watcher<'a> {
@@ -73,7 +73,7 @@ impl<'a> Watcher<'a> {
             engine: Session::start(options.engines),
             scan: None,
             scan_not_before: now,
-            start: Some(Start { deadline: now + READY_AFTER, engine_settled: false }),
+            start: Some(Start { engine_until: Some(now + ENGINE_PATIENCE) }),
         };
         watcher.read_all()?;
         Ok(watcher)
@@ -93,7 +93,7 @@ impl<'a> Watcher<'a> {
         self.look_if_due();
         self.flush()?;
         let next_look = self.next_look();
-        let deadline = self.start.as_ref().map(|start| start.deadline);
+        let engine_until = self.start.as_ref().and_then(|start| start.engine_until);
         tokio::select! {
             news = self.notices.next() => match news {
                 Ok(News::Messages(messages)) => messages.into_iter().for_each(|message| self.heard(message)),
@@ -103,7 +103,7 @@ impl<'a> Watcher<'a> {
             event = self.engine.next() => self.engine_said(event),
             (wanted, found) = scanned(&mut self.scan) => self.found(&wanted, found),
             () = at(next_look) => {}
-            () = at(deadline) => self.ready(),
+            () = at(engine_until) => self.wait_for_no_engine(),
         }
         Ok(())
     }
@@ -123,15 +123,16 @@ impl<'a> Watcher<'a> {
         }
         // The first look at the processes begins before the first flush, if
         // there is anything to look for.
-        if self.scan.is_none() && self.start.as_ref().is_some_and(|start| start.engine_settled) {
-            self.ready();
+        if self.scan.is_none() && self.start.as_ref().is_some_and(|start| start.engine_until.is_none()) {
+            self.start = None;
+            self.tell(HostEvent::Ready);
         }
         Ok(())
     }
 
-    fn ready(&mut self) {
-        if self.start.take().is_some() {
-            self.tell(HostEvent::Ready);
+    fn wait_for_no_engine(&mut self) {
+        if let Some(start) = &mut self.start {
+            start.engine_until = None;
         }
     }
 
@@ -331,11 +332,7 @@ impl<'a> Watcher<'a> {
             EngineEvent::Gone(id) => self.owners.remove_container(&id),
             EngineEvent::Running(ids) => self.owners.keep_containers(&ids),
             EngineEvent::Notice(text) => self.tell(HostEvent::Notice(text)),
-            EngineEvent::Settled => {
-                if let Some(start) = &mut self.start {
-                    start.engine_settled = true;
-                }
-            }
+            EngineEvent::Settled => self.wait_for_no_engine(),
         }
     }
 
