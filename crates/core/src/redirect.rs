@@ -16,14 +16,16 @@ mod slots;
 mod surroundings;
 #[cfg(test)]
 mod tests;
+mod warning;
 mod who;
 
 pub use compiled::{
     Compiled, CompiledMatch, CompiledRule, CompiledTarget, InterfacePlace, MATCHES_MAX, Place, RuleId, SLOTS,
     TargetId, VirtualAddress,
 };
-pub use error::{Absence, Concern, RuleError, SyntaxError, Warning};
+pub use error::{RuleError, SyntaxError};
 pub use rule::{Rule, RuleName, Source, Transport};
 pub use set::{KeptRule, RuleSet, SshConnection};
 pub use surroundings::{Meaning, Resident, Surroundings};
+pub use warning::{Absence, Concern, Warning};
 pub use who::{Clients, Match, Ports, Target, Targets, Who};

@@ -108,6 +108,9 @@ pub(super) fn resolve<'a>(
                     RuleError::NoCommonVersion { to, from_version, .. } => {
                         format!("{to} has no {from_version} address")
                     }
+                    RuleError::FromVersion { from, version } => {
+                        format!("{from} (--from) has no {version} address")
+                    }
                     reason => reason.to_string(),
                 };
                 warnings.push(resolver.warning(Concern::AddressLeftOut { address, reason }));
@@ -119,6 +122,8 @@ pub(super) fn resolve<'a>(
         warnings.push(resolver.warning(Concern::HostAddress { address: variant.address }));
     }
     warnings.extend(variants.iter().flat_map(|variant| resolver.other_networks(variant)));
+    let of_itself = variants.iter().filter(|variant| resolver.asks_itself(variant, clients.as_deref()));
+    warnings.extend(of_itself.map(|one| resolver.warning(Concern::AsksItself { address: one.address })));
     let same = |target: &ResolvedTarget, variant: &Variant| {
         target.address == variant.address && target.port_first == 0 && variant.source.is_none()
     };
@@ -316,6 +321,13 @@ impl Resolver<'_> {
                 targets
             }
         })
+    }
+
+    /// Whether nobody is a client but the container that has the address.
+    fn asks_itself(&self, variant: &Variant, clients: Option<&[IpNet]>) -> bool {
+        let Some(owner) = self.surroundings.resident(variant.address) else { return false };
+        let is_own = |range: &IpNet| owner.addresses.iter().any(|(ip, _)| IpNet::from(*ip) == *range);
+        clients.is_some_and(|clients| !clients.is_empty() && clients.iter().all(is_own))
     }
 
     /// A word on each target that clients reach by way of the host's own rules, as far as it is known where they are:

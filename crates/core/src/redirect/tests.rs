@@ -337,11 +337,16 @@ fn what_does_not_run_is_a_warning() {
             "connections to fd00::2 stay as they are: --source 10.9.9.9 is IPv4",
         ),
         ("192.0.2.1:80 four:80", "192.0.2.1 is this host's: connections of containers to it are redirected"),
+        ("four:80 api:80 from=four", "10.0.0.4 is the address of the only client"),
+        (
+            "web:80 api:80 from=10.0.0.0/8",
+            "connections to fd00::2 stay as they are: 10.0.0.0/8 (--from) has no IPv6 address",
+        ),
         ("10.98.0.1:80 web:80", "no route of this host leads to 10.98.0.1 by the bridge of its target"),
         ("10.0.0.77:80 db:80", "no route of this host leads to 10.0.0.77 by the bridge"),
         ("10.99.0.1:80 198.51.100.7:80", "neither 10.99.0.1 nor a target is a container's"),
         ("10.99.0.1:80 198.51.100.7:80 from=host", "neither 10.99.0.1 nor a target is a container's"),
-        ("web:80 api:80 from=four", "connections to fd00::2 stay as they are: --from four has no IPv6"),
+        ("web:80 api:80 from=four", "connections to fd00::2 stay as they are: four (--from) has no IPv6"),
     ] {
         let warnings = check(&[text]).unwrap_or_else(|error| panic!("{text}: {error}"));
         assert!(matches!(&warnings[..], [one] if one.contains(expected)), "{text}: {warnings:?}");
