@@ -1,18 +1,21 @@
 //! From captured frames to segments and datagrams: link layer, VLAN tags, IPv4
-//! with options, IPv6 with extension headers, fragments.
+//! with options, IPv6 with extension headers, fragments. What names a flow is what
+//! the kernel side takes for it.
 
 mod cursor;
 mod fragments;
 #[cfg(test)]
 mod tests;
+mod transport;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use crate::flow::{FlowKey, Protocol, Side};
 use crate::loss::TallyReason;
 use crate::stream::Segment;
 use cursor::Cursor;
 use fragments::{Fragment, Fragments};
+use transport::{ends, transport};
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_ARP: u16 = 0x0806;
@@ -20,14 +23,6 @@ const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPES_VLAN: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 const VLAN_TAGS_MAX: usize = 4;
 const EXTENSION_HEADERS_MAX: usize = 8;
-
-const ICMPV6_NEIGHBOR_DISCOVERY: std::ops::RangeInclusive<u8> = 130..=137;
-const ICMPV6_LISTENER_REPORT_2: u8 = 143;
-
-const TCP_FIN: u8 = 0x01;
-const TCP_SYN: u8 = 0x02;
-const TCP_RST: u8 = 0x04;
-const TCP_ACK: u8 = 0x10;
 
 /// What stands before the IP header of captured frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,8 +61,28 @@ pub struct Packet<'a> {
     pub key: FlowKey,
     /// Which of them sent it.
     pub from: Side,
+    /// What follows the transport protocol's header in this frame, as much as was
+    /// sent.
+    pub payload_bytes: u32,
+    /// TCP, where its header is in this frame.
+    pub tcp: Option<TcpHeader>,
+    /// ICMP errors: the flow of the packet that they quote.
+    pub quote: Option<FlowKey>,
     /// What it carries.
     pub body: Body<'a>,
+}
+
+/// What a TCP header says besides the ports (RFC 9293, 3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpHeader {
+    /// Sequence number of the first byte, or of SYN.
+    pub seq: u32,
+    /// The next sequence number that is expected, if the flags have ACK.
+    pub ack: u32,
+    /// Window, not scaled.
+    pub window: u16,
+    /// Its flags, FIN the lowest.
+    pub flags: u8,
 }
 
 /// What an IP packet carries.
@@ -86,6 +101,9 @@ pub enum Body<'a> {
     Other,
     /// A piece of a datagram that is not complete yet.
     Fragment,
+    /// The same, and its ports are not known: they stand in a piece that did not come
+    /// before it.
+    Stray,
 }
 
 /// Reads frames, one after the other, and joins fragments.
@@ -141,13 +159,31 @@ impl Decoder {
             ETHERTYPE_ARP => return Err(TallyReason::Arp),
             _ => return Err(TallyReason::NonIp),
         };
-        let Some(fragment) = datagram.fragment else { return transport(&datagram, datagram.cursor) };
-        if self.fragments.add(&datagram, fragment, time_ns, &mut self.joined) {
+        let Some(fragment) = datagram.fragment else { return transport(&datagram, datagram.cursor, false) };
+        let own =
+            (fragment.place == 0).then(|| transport(&datagram, datagram.cursor, true)).and_then(Result::ok);
+        let own_ends = own.map(|first| (first.key, first.from));
+        let added = self.fragments.add(&datagram, fragment, own_ends, time_ns, &mut self.joined);
+        let payload_bytes = datagram.cursor.sent_bytes();
+        if added.is_whole {
             let cursor = Cursor { rest: &self.joined, sent: self.joined.len() };
-            return transport(&datagram, cursor);
+            let whole = transport(&datagram, cursor, false)?;
+            return Ok(if fragment.place == 0 {
+                whole
+            } else {
+                Packet { payload_bytes, tcp: None, ..whole }
+            });
         }
-        let (key, from) = ends(&datagram, [0, 0]);
-        Ok(Packet { key, from, body: Body::Fragment })
+        if let Some(first) = own {
+            return Ok(Packet { body: Body::Fragment, ..first });
+        }
+        let protocol = datagram.protocol;
+        let body = match added.ends.is_some() || !(protocol.has_ports() || protocol.is_icmp()) {
+            true => Body::Fragment,
+            false => Body::Stray,
+        };
+        let (key, from) = added.ends.unwrap_or_else(|| ends(&datagram, [0, 0], 0));
+        Ok(Packet { key, from, payload_bytes, tcp: None, quote: None, body })
     }
 
     /// Fragments that never became whole datagrams, those included that are
@@ -252,62 +288,4 @@ fn ipv6(mut cursor: Cursor<'_>) -> Result<Datagram<'_>, TallyReason> {
         }
     }
     Err(TallyReason::HeadersTooDeep)
-}
-
-fn ends(datagram: &Datagram<'_>, ports: [u16; 2]) -> (FlowKey, Side) {
-    let [source, destination] = ports;
-    FlowKey::between(
-        SocketAddr::new(datagram.source.to_canonical(), source),
-        SocketAddr::new(datagram.destination.to_canonical(), destination),
-        datagram.protocol,
-    )
-}
-
-fn transport<'a>(datagram: &Datagram<'_>, mut cursor: Cursor<'a>) -> Result<Packet<'a>, TallyReason> {
-    let (ports, body) = match datagram.protocol {
-        Protocol::TCP => {
-            let ports = [cursor.u16()?, cursor.u16()?];
-            let seq = cursor.u32()?;
-            let ack = cursor.u32()?;
-            let [words, flags, ..] = *cursor.array::<8>()?;
-            let header = usize::from(words >> 4) * 4;
-            if header < 20 || header - 20 > cursor.sent {
-                return Err(TallyReason::Malformed);
-            }
-            cursor.skip(header - 20)?;
-            let segment = Segment {
-                seq,
-                ack: (flags & TCP_ACK != 0).then_some(ack),
-                syn: flags & TCP_SYN != 0,
-                fin: flags & TCP_FIN != 0,
-                rst: flags & TCP_RST != 0,
-                payload: cursor.rest,
-                payload_bytes: cursor.sent_bytes(),
-            };
-            (ports, Body::Tcp(segment))
-        }
-        Protocol::UDP => {
-            let ports = [cursor.u16()?, cursor.u16()?];
-            let length = usize::from(cursor.u16()?);
-            cursor.skip(2)?;
-            // 0 is a jumbogram, or segmentation offload.
-            if length != 0 {
-                let payload = length.checked_sub(8).ok_or(TallyReason::Malformed)?;
-                if payload > cursor.sent {
-                    return Err(TallyReason::Malformed);
-                }
-                cursor.limit(payload);
-            }
-            (ports, Body::Udp { payload: cursor.rest, payload_bytes: cursor.sent_bytes() })
-        }
-        Protocol::ICMPV6 => match cursor.rest.first() {
-            Some(kind) if ICMPV6_NEIGHBOR_DISCOVERY.contains(kind) || *kind == ICMPV6_LISTENER_REPORT_2 => {
-                return Err(TallyReason::NeighborDiscovery);
-            }
-            _ => ([0, 0], Body::Other),
-        },
-        _ => ([0, 0], Body::Other),
-    };
-    let (key, from) = ends(datagram, ports);
-    Ok(Packet { key, from, body })
 }

@@ -197,6 +197,7 @@ pub struct RunArgs {
   tcpdump -w - port 80 | weir read -            as it is captured
   weir read trace.pcap --slow 100ms --not --path '/health*' -o jsonl
   weir read trace.pcap --stats --by route       how many, how many failed, how long they took
+  weir read trace.pcap --flows --state reset    connections, as weir observe tells them
 Needs no root. Several files are read one after the other, as one capture.
 Filters repeat (either may match) and combine (all must match); --not before one turns it round.")]
 pub struct ReadArgs {
@@ -211,6 +212,14 @@ pub struct ReadArgs {
     /// Between whom.
     #[command(flatten)]
     pub filters: FilterArgs,
+
+    /// Print flows in place of requests, as `weir observe` does: each when it begins and when it ends.
+    #[arg(
+        long,
+        conflicts_with_all = ["stats", "AuditFilterArgs", "RevealArgs"],
+        help_heading = "Output"
+    )]
+    pub flows: bool,
 
     /// Print sums of the requests in place of them: how many, how many failed, how long they took.
     #[arg(long, conflicts_with = "last", help_heading = "Sums")]

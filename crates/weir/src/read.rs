@@ -1,11 +1,13 @@
-//! `weir read`: requests out of capture files. Needs no root.
+//! `weir read`: requests or flows out of capture files. Needs no root.
 
 mod capture;
+mod flows;
 mod pipeline;
 
 use std::process::ExitCode;
 
 use jiff::Timestamp;
+use weir_core::filter::Filter;
 
 use crate::cli::ReadArgs;
 use crate::error::Error;
@@ -26,24 +28,15 @@ pub fn run(arguments: &ReadArgs) -> Result<ExitCode, Error> {
     let now = Timestamp::now();
     let mut filter = arguments.filters.compile(now)?;
     arguments.audit.add_to(&mut filter, now)?;
-    let of_flows = [
-        ("--state", !arguments.filters.state.is_empty() || !arguments.filters.not_state.is_empty()),
-        (
-            "--interface",
-            !arguments.filters.interface.is_empty() || !arguments.filters.not_interface.is_empty(),
-        ),
-    ];
-    if let Some((flag, _)) = of_flows.iter().find(|(_, given)| *given) {
-        return Err(Error::Usage(format!("{flag} is about flows: the requests in a file have none")));
-    }
+    check(arguments, &filter)?;
     let signals =
         signals::channel().map_err(|source| Error::System { action: "cannot listen for signals", source })?;
-    if arguments.sums.by.is_some() && !arguments.stats {
-        return Err(Error::Usage("--by is about sums: it needs --stats".to_owned()));
-    }
     let outlet = arguments.output.outlet(filter);
     let outlet = if arguments.stats { outlet.summing_up(arguments.sums.stats()) } else { outlet };
-    let mut pipeline = Pipeline::new(outlet, arguments.reveal.set());
+    let mut pipeline = match arguments.flows {
+        true => Pipeline::of_flows(outlet),
+        false => Pipeline::of_requests(outlet, arguments.reveal.set()),
+    };
 
     let mut result = Ok(());
     'files: for path in &arguments.files {
@@ -93,4 +86,27 @@ pub fn run(arguments: &ReadArgs) -> Result<ExitCode, Error> {
     // What was read before something failed is told all the same.
     pipeline.finish()?;
     result.map(|()| ExitCode::SUCCESS)
+}
+
+/// Whether what was asked for is in files, and in the records that are wanted.
+fn check(arguments: &ReadArgs, filter: &Filter) -> Result<(), Error> {
+    let filters = &arguments.filters;
+    if !filters.interface.is_empty() || !filters.not_interface.is_empty() {
+        return Err(Error::Usage(
+            "--interface is about the devices of this host: files have none".to_owned(),
+        ));
+    }
+    if !arguments.flows && (!filters.state.is_empty() || !filters.not_state.is_empty()) {
+        return Err(Error::Usage("--state is about flows: it needs --flows".to_owned()));
+    }
+    if let Some(name) = filter.application().filter(|_| arguments.flows) {
+        return Err(Error::Usage(format!(
+            "--protocol {name}: flows are told by their transport (tcp, udp, ...); requests by their \
+             application protocol, without --flows"
+        )));
+    }
+    if arguments.sums.by.is_some() && !arguments.stats {
+        return Err(Error::Usage("--by is about sums: it needs --stats".to_owned()));
+    }
+    Ok(())
 }

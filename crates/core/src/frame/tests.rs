@@ -54,7 +54,7 @@ fn line(decoder: &mut Decoder, link: Link, frame: &[u8], sent: usize) -> String 
                     format!("udp {}/{payload_bytes}", String::from_utf8_lossy(payload))
                 }
                 Body::Other => format!("protocol {}", packet.key.protocol),
-                Body::Fragment => return "fragment".to_owned(),
+                Body::Fragment | Body::Stray => return "fragment".to_owned(),
             };
             format!("{} > {} {body}", packet.key.socket(packet.from), packet.key.socket(packet.from.other()))
         }
@@ -157,8 +157,11 @@ fn fragments_that_wait_are_bounded_and_counted() {
 fn what_is_no_packet_has_a_reason() {
     assert_eq!(once(Link::Ethernet, &ethernet(0x0806, &[0; 28])), "arp");
     assert_eq!(once(Link::Ethernet, &ethernet(0x88cc, &[0; 28])), "non_ip");
-    assert_eq!(once(Link::Ip, &ip6(58, &[135, 0, 0, 0])), "neighbor_discovery");
-    assert_eq!(once(Link::Ip, &ip6(58, &[128, 0, 0, 0])), "[fd00::2]:0 > [fd00::1]:0 protocol icmpv6");
+    assert_eq!(once(Link::Ip, &ip6(58, &[135, 0, 0, 0, 0, 0, 0, 0])), "neighbor_discovery");
+    assert_eq!(
+        once(Link::Ip, &ip6(58, &[128, 0, 0, 0, 0, 9, 0, 1])),
+        "[fd00::2]:0 > [fd00::1]:0 protocol icmpv6"
+    );
     let mut short = ip4(17, 0, &udp(b"hello"));
     short[3] = 20;
     assert_eq!(once(Link::Ip, &short), "malformed", "shorter than its own header");

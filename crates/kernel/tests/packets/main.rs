@@ -20,4 +20,5 @@ mod real;
 mod rows;
 mod tcp;
 mod tcp_end;
+mod tracker;
 mod truncated;

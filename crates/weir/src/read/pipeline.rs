@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use jiff::Timestamp;
 use weir_core::directory::Directory;
 use weir_core::dns;
+use weir_core::flow::Report;
 use weir_core::frame::{Body, Decoder, Link, Packet};
 use weir_core::l7::{Engine, Found, Limits};
 use weir_core::loss::TallyReason;
@@ -13,6 +14,7 @@ use weir_core::reveal::Reveal;
 use weir_core::scene::{Clock, Scene};
 
 use super::capture::Frame;
+use super::flows::Flows;
 use crate::error::Error;
 use crate::outlet::Outlet;
 
@@ -20,10 +22,9 @@ const DNS_PORT: u16 = 53;
 
 pub(super) struct Pipeline {
     decoder: Decoder,
-    engine: Engine,
+    reader: Reader,
     scene: Scene,
     outlet: Outlet,
-    requests: u64,
     packets: u64,
     bytes: u64,
     /// First and last packet.
@@ -32,11 +33,26 @@ pub(super) struct Pipeline {
     files_cut_off: u64,
 }
 
+/// What is read in packets.
+enum Reader {
+    Requests { engine: Box<Engine>, found: u64 },
+    Flows(Box<Flows>),
+}
+
 impl Pipeline {
-    pub(super) fn new(outlet: Outlet, reveal: Reveal) -> Self {
+    pub(super) fn of_requests(outlet: Outlet, reveal: Reveal) -> Self {
+        let engine = Box::new(Engine::new(Limits::default()).revealing(reveal));
+        Self::new(outlet, Reader::Requests { engine, found: 0 })
+    }
+
+    pub(super) fn of_flows(outlet: Outlet) -> Self {
+        Self::new(outlet, Reader::Flows(Box::default()))
+    }
+
+    fn new(outlet: Outlet, reader: Reader) -> Self {
         Self {
             decoder: Decoder::default(),
-            engine: Engine::new(Limits::default()).revealing(reveal),
+            reader,
             scene: Scene {
                 directory: Directory::default(),
                 devices: HashMap::default(),
@@ -45,7 +61,6 @@ impl Pipeline {
                 clock: Clock::new(Timestamp::UNIX_EPOCH, 0),
             },
             outlet,
-            requests: 0,
             packets: 0,
             bytes: 0,
             times_ns: None,
@@ -58,27 +73,38 @@ impl Pipeline {
         let Frame { bytes, sent_bytes, time_ns } = frame;
         let (first, last) = self.times_ns.unwrap_or((time_ns, time_ns));
         self.times_ns = Some((first.min(time_ns), last.max(time_ns)));
-        let Self { decoder, engine, scene, outlet, requests, .. } = self;
-        let packet = match decoder.decode(link, bytes, sent_bytes, time_ns) {
-            Ok(packet) => packet,
-            Err(reason) => {
-                *self.not_decoded.entry(reason).or_default() += 1;
-                return;
+        let Self { decoder, reader, scene, outlet, .. } = self;
+        let decoded = decoder.decode(link, bytes, sent_bytes, time_ns).and_then(|packet| {
+            match reader {
+                Reader::Requests { engine, found } => {
+                    let Packet { key, from, body, .. } = packet;
+                    let mut emit = |one| hand_on(scene, outlet, found, one);
+                    match body {
+                        Body::Tcp(segment) => engine.segment(key, from, &segment, time_ns, &mut emit),
+                        Body::Udp { payload, payload_bytes } => {
+                            engine.datagram(key, from, payload, payload_bytes, time_ns, &mut emit);
+                        }
+                        Body::Other | Body::Fragment | Body::Stray => {}
+                    }
+                }
+                Reader::Flows(flows) => {
+                    let mut told = |report: Report<'_>| tell(scene, outlet, report);
+                    flows.packet(&packet, sent_bytes, time_ns, &mut told)?;
+                }
             }
-        };
-        self.packets += 1;
-        self.bytes += u64::from(sent_bytes);
-        let mut emit = |found| hand_on(scene, outlet, requests, found);
-        let Packet { key, from, body } = packet;
-        match body {
-            Body::Tcp(segment) => engine.segment(key, from, &segment, time_ns, &mut emit),
-            Body::Udp { payload, payload_bytes } => {
-                engine.datagram(key, from, payload, payload_bytes, time_ns, &mut emit);
-                if key.port(from) == Some(DNS_PORT) {
+            Ok(packet)
+        });
+        match decoded {
+            Ok(packet) => {
+                self.packets += 1;
+                self.bytes += u64::from(sent_bytes);
+                if let Body::Udp { payload, .. } = packet.body
+                    && packet.key.port(packet.from) == Some(DNS_PORT)
+                {
                     learn_names(&mut self.scene.directory, payload, time_ns);
                 }
             }
-            Body::Other | Body::Fragment => {}
+            Err(reason) => *self.not_decoded.entry(reason).or_default() += 1,
         }
     }
 
@@ -106,39 +132,51 @@ impl Pipeline {
 
     /// Tells of what has no end in the files, and the sums.
     pub(super) fn finish(&mut self) -> Result<(), Error> {
-        let Self { engine, scene, outlet, requests, .. } = self;
-        engine.finish(&mut |found| hand_on(scene, outlet, requests, found));
+        let Self { decoder, reader, scene, outlet, .. } = self;
+        let (flows, requests, tally) = match reader {
+            Reader::Requests { engine, found } => {
+                engine.finish(&mut |one| hand_on(scene, outlet, found, one));
+                let tally = engine.tally();
+                (tally.conversations, Some(*found), Some(tally))
+            }
+            Reader::Flows(flows) => {
+                let totals = flows.finish(&mut |report| tell(scene, outlet, report));
+                (totals.flows, None, None)
+            }
+        };
         let mut not_flows = BTreeMap::new();
         let mut lost = BTreeMap::new();
         for (reason, count) in &self.not_decoded {
             let counts = if reason.is_loss() { &mut lost } else { &mut not_flows };
             counts.insert(reason.name(), *count);
         }
-        let tally = engine.tally();
+        // A request is read in whole datagrams; to a flow each fragment counts.
+        let unjoined = if requests.is_some() { decoder.unjoined() } else { 0 };
         let more = [
-            (TallyReason::FragmentUnjoined.name(), self.decoder.unjoined()),
+            (TallyReason::FragmentUnjoined.name(), unjoined),
             ("dns_names_evicted", scene.directory.names_evicted()),
             ("file_cut_off", self.files_cut_off),
         ];
-        for (name, count) in tally.losses().into_iter().chain(more) {
+        for (name, count) in tally.iter().flat_map(|tally| tally.losses()).chain(more) {
             if count > 0 {
                 *lost.entry(name).or_default() += count;
             }
         }
+        let bypassed = tally.iter().flat_map(|tally| &tally.bypassed);
         let (first_ns, last_ns) = self.times_ns.unwrap_or_default();
         let duration_us = last_ns.saturating_sub(first_ns) / 1_000;
         outlet.finish(|records| SummaryRecord {
             time: Timestamp::now(),
             duration_ms: duration_us as f64 / 1_000.0,
-            flows: tally.conversations,
+            flows,
             packets: self.packets,
             bytes: self.bytes,
-            requests: Some(*requests),
+            requests,
             captured_bytes: None,
             left_out_bytes: None,
             records,
             not_flows,
-            not_parsed: tally.bypassed.iter().map(|(why, count)| (why.name(), *count)).collect(),
+            not_parsed: bypassed.map(|(why, count)| (why.name(), *count)).collect(),
             lost,
             interfaces: Vec::new(),
         });
@@ -149,6 +187,10 @@ impl Pipeline {
 fn hand_on(scene: &mut Scene, outlet: &mut Outlet, requests: &mut u64, mut found: Found) {
     *requests += 1;
     outlet.record(Record::Request(scene.request_record(&mut found, None)));
+}
+
+fn tell(scene: &mut Scene, outlet: &mut Outlet, report: Report<'_>) {
+    outlet.record(Record::Flow(Box::new(scene.flow_record(report))));
 }
 
 /// As with live traffic: answers of name servers name addresses outside.
