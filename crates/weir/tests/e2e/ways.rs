@@ -4,7 +4,10 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
-use rustix::net::sockopt::{Timeout, set_socket_reuseaddr, set_socket_timeout};
+use rustix::io::Errno;
+use rustix::net::sockopt::{
+    Timeout, set_ip_ttl, set_ipv6_unicast_hops, set_socket_reuseaddr, set_socket_timeout,
+};
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use weir_testkit::traffic::EchoServer;
 use weir_testkit::{Namespace, Topology, require_root, uninterrupted};
@@ -160,6 +163,38 @@ fn root_a_router_before_the_target_tells_the_client_its_mtu() {
         upload(client, asked, &listener, 1 << 20);
         assert!(knows(client, web), "{asked}");
         assert!(!knows(client, target.ip()), "it was never asked");
+    }
+}
+
+/// As `traceroute` does it by TCP: each router on the way answers in turn. What it quotes of the SYN is what the
+/// client sent; else the client would not take it for an answer.
+#[test]
+fn root_every_router_on_the_way_can_be_found() {
+    require_root!();
+    let host = Host::new(&["web", "client"]);
+    let beyond = behind_a_router(&host);
+    let targets: [IpAddr; 2] = ["198.18.0.9", "fd96::9"].map(|ip| ip.parse().unwrap());
+    for (web, target) in addresses(host.topology.container("web")).into_iter().zip(targets) {
+        let (asked, target) = (SocketAddr::new(web, 8080), SocketAddr::new(target, 80));
+        host.redirects(&["add", &asked.to_string(), &target.to_string()]);
+        let _listener = beyond.enter(|| TcpListener::bind(target)).unwrap();
+        let connect_over = |hops: u8| {
+            host.namespace("client").enter(|| {
+                let family = if asked.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+                let socket = socket(family, SocketType::STREAM, None).unwrap();
+                match asked.is_ipv4() {
+                    true => set_ip_ttl(&socket, hops.into()).unwrap(),
+                    false => set_ipv6_unicast_hops(&socket, Some(hops)).unwrap(),
+                }
+                set_socket_timeout(&socket, Timeout::Send, Some(LIMIT)).unwrap();
+                connect(&socket, &asked)
+            })
+        };
+        // The host, and the router before the target.
+        for hops in [1, 2] {
+            assert_eq!(connect_over(hops), Err(Errno::HOSTUNREACH), "{asked} over {hops} hops");
+        }
+        assert_eq!(connect_over(3), Ok(()), "{asked}");
     }
 }
 
