@@ -18,7 +18,7 @@
 #ifndef WEIR_ABI_H
 #define WEIR_ABI_H
 
-#define ABI_VERSION 6
+#define ABI_VERSION 7
 
 /* Where a packet was seen, from the point of view of the device that the
  * program is attached to. At the host side of a container's veth, ingress is
@@ -105,14 +105,16 @@ struct flow_direction {
 	 * follows its TCP state. [1] is the hook at the other end of the way
 	 * within this host, if there is one: it tells what was delivered. */
 	struct flow_point point[2];
-	__u32 next_seq;	 /* TCP: highest sequence number seen, plus one */
-	__u32 first_seq; /* TCP: sequence number of the first byte that was seen, or would follow the SYN */
-	__u8 tcp_flags;	 /* all that were seen, ORed */
-	__u8 fin_acked;	 /* 1: the other end has acknowledged this end's FIN */
-	/* What follows is for captures of payload. A turn is what an end says until the other one speaks. */
+	__u32 next_seq; /* TCP: highest sequence number seen, plus one */
+	/* For captures of payload: what this end had heard (its acknowledgement number) when its turn began. A turn is
+	 * what an end says until it hears the other one. */
+	__u32 turn_ack;
+	__u8 tcp_flags; /* all that were seen, ORed */
+	__u8 fin_acked; /* 1: the other end has acknowledged this end's FIN */
+	/* What follows is for captures of payload. */
 	__u8 turns_looked_at; /* in search of a protocol, without finding one */
 	__u8 frame_state;     /* enum frame_state, in frames.h */
-	__u32 turn_bytes;     /* payload in this turn; 0: it is the other end's */
+	__u32 turn_bytes;     /* payload in its latest turn */
 };
 
 /* Frames of HTTP/2 in one direction, which are followed from header to header: a chain. */
@@ -127,20 +129,22 @@ struct flow_frames {
  * EVENT_REOPEN gave it. No packet falls between two.
  *
  * In the table each direction has a cache line of its own (crates/kernel/src/abi.rs sees to it); what stands
- * before them is read much and written rarely.
+ * before them is read much and written rarely. What is read of every packet stands first, more than a line
+ * away from both: processors fetch a line's neighbour too.
  */
 struct flow {
 	struct bpf_spin_lock lock; /* held to claim a flow_point or to start a new incarnation */
 	__u32 incarnation;	   /* goes up when a closed connection's addresses and ports are used again */
 	__u64 first_ns;
-	__u64 last_ns;	   /* resolution: one scheduler tick; may lie that much before first_ns */
-	__u8 state;	   /* enum flow_state */
-	__u8 initiator;	   /* which end of the key opened it: 0 or 1 */
-	__u8 midstream;	   /* 1: TCP, and its beginning was not seen */
-	__u8 capture;	   /* enum capture_state */
-	__u8 superseded;   /* 1: ended, or hardly begun; its key may be one in `translations` now */
-	__u8 asked_source; /* which end of `asked` is the client */
-	__u8 pad[2];
+	__u64 last_ns;	    /* resolution: one scheduler tick; may lie that much before first_ns */
+	__u8 state;	    /* enum flow_state */
+	__u8 initiator;	    /* which end of the key opened it: 0 or 1 */
+	__u8 midstream;	    /* 1: TCP, and its beginning was not seen */
+	__u8 capture;	    /* enum capture_state */
+	__u8 superseded;    /* 1: ended, or hardly begun; its key may be one in `translations` now */
+	__u8 asked_source;  /* which end of `asked` is the client */
+	__u8 syn_seen[2];   /* TCP, by end of the key: 1: it sent a SYN */
+	__u32 first_seq[2]; /* TCP: sequence number of the first byte that was seen, or would follow the SYN */
 	/* The hooks that translate it, by enum way, as flow_point.owner. The client is
 	 * the initiator. 0: it is not translated, and `rule` and `asked` say nothing. */
 	__u64 edge[2];
@@ -154,7 +158,6 @@ struct flow {
 	__u32 rule;	      /* that redirected it; 0: none, it only got another port */
 	__u32 retransmits[2]; /* by direction, as the next */
 	__u32 zero_windows[2];
-	__u8 pad_to_line[8];
 	struct flow_direction direction[2];
 	struct flow_key asked; /* its name as its client sees it */
 	struct flow_frames frames[2];
@@ -232,7 +235,7 @@ struct event_payload {
 	__u32 captured_bytes; /* so many of them follow */
 	/* TCP, by end of the key: where the stream began, if that end's bit in `begun` is set. */
 	__u32 first_seq[2];
-	__u32 peer_next_seq; /* TCP: up to here the other end was seen to have sent */
+	__u32 peer_next_seq; /* TCP: up to here the other end has sent, and maybe more */
 	__u8 tcp_flags;
 	__u8 source;	/* which end of the key sent it */
 	__u8 initiator; /* TCP: which end opened the connection; known if `begun` is not 0 */

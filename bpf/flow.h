@@ -106,6 +106,7 @@ static __always_inline void flow_begin(struct flow *flow, const struct packet *p
 	flow->capture = CAPTURE_UNDECIDED;
 	flow->superseded = 0;
 	flow->shortcut[0] = flow->shortcut[1] = 0;
+	flow->syn_seen[0] = flow->syn_seen[1] = 0;
 	if (origin) {
 		flow->edge[WAY_TO_SERVER] = origin->edge[WAY_TO_SERVER];
 		flow->edge[WAY_TO_CLIENT] = origin->edge[WAY_TO_CLIENT];
@@ -150,13 +151,16 @@ static __always_inline __u8 flow_track_tcp(struct flow *flow, const struct packe
 	__u8 flags = packet->tcp_flags, seen = own->tcp_flags;
 
 	if (!seen)
-		own->first_seq = packet->tcp_seq + !!(flags & TCP_SYN);
+		flow->first_seq[source] = packet->tcp_seq + !!(flags & TCP_SYN);
 	if (!seen || flow_seq_after(end, own->next_seq))
 		own->next_seq = end;
 	else if (length)
 		flow->retransmits[source]++;
-	if (seen != (seen | flags))
+	if (seen != (seen | flags)) {
 		own->tcp_flags = seen | flags;
+		if (flags & TCP_SYN)
+			flow->syn_seen[source] = 1;
+	}
 	if (!packet->tcp_window && !(flags & (TCP_SYN | TCP_RST)))
 		flow->zero_windows[source]++;
 

@@ -114,9 +114,11 @@ static __always_inline void payload_header(struct event_payload *header, struct 
 	header->ack = packet->tcp_ack;
 	header->payload_bytes = packet->payload_bytes;
 	header->captured_bytes = 0;
-	header->first_seq[0] = flow->direction[0].first_seq;
-	header->first_seq[1] = flow->direction[1].first_seq;
-	header->peer_next_seq = flow->direction[(packet->source & 1) ^ 1].next_seq;
+	header->first_seq[0] = flow->first_seq[0];
+	header->first_seq[1] = flow->first_seq[1];
+	/* What the other end's processor writes packet by packet is asked only where it matters. */
+	header->peer_next_seq =
+	    packet->tcp_flags & TCP_RST ? flow->direction[(packet->source & 1) ^ 1].next_seq : packet->tcp_ack;
 	header->tcp_flags = packet->tcp_flags;
 	header->source = packet->source;
 	header->initiator = flow->initiator;
@@ -124,8 +126,7 @@ static __always_inline void payload_header(struct event_payload *header, struct 
 	header->left_out_bytes = 0;
 	header->frame_chain = 0;
 	if (!payload_joined_late(flow))
-		header->begun =
-		    !!(flow->direction[0].tcp_flags & TCP_SYN) | (!!(flow->direction[1].tcp_flags & TCP_SYN)) << 1;
+		header->begun = flow->syn_seen[0] | flow->syn_seen[1] << 1;
 }
 
 /* The first to decide does so for good. What was decided. */
@@ -179,8 +180,8 @@ static __always_inline bool payload_wanted(struct flow *flow, const struct packe
 static __noinline void payload_take(struct __sk_buff *skb, struct flow *flow, const struct packet *packet, __u8 hook)
 {
 	__u32 source = packet->source & 1, bytes = packet->payload_bytes, offset = packet->payload_offset;
-	struct flow_direction *own = &flow->direction[source], *peer = &flow->direction[source ^ 1];
-	__u32 turn_bytes = own->turn_bytes, ahead;
+	struct flow_direction *own = &flow->direction[source];
+	__u32 turn_bytes = 0, ahead;
 	struct segment *segment = segment_of_cpu();
 	struct event_payload *header;
 	struct capture *capture;
@@ -188,8 +189,12 @@ static __noinline void payload_take(struct __sk_buff *skb, struct flow *flow, co
 	if (!segment)
 		return;
 	if (bytes) {
-		if (peer->turn_bytes)
-			peer->turn_bytes = 0;
+		if (own->turn_ack != packet->tcp_ack) {
+			own->turn_ack = packet->tcp_ack;
+			own->turn_bytes = 0;
+		}
+		/* Read back, so that verifiers walk what follows once, and not for 0 apart. */
+		turn_bytes = *(volatile __u32 *)&own->turn_bytes;
 		/* Counted up to where nobody asks any more. */
 		if (turn_bytes < 0x80000000)
 			own->turn_bytes = turn_bytes + bytes;

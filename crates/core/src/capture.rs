@@ -24,7 +24,7 @@ pub struct PayloadSeen<'a> {
     pub seq: u32,
     /// TCP: acknowledgement number.
     pub ack: u32,
-    /// TCP: up to here the other end was seen to have sent.
+    /// TCP: up to here the other end has sent, as far as the sender had heard; with a RST, as far as was seen.
     pub peer_next_seq: u32,
     /// TCP flags.
     pub tcp_flags: u8,

@@ -51,6 +51,10 @@ const _: () = {
     assert!((value_offset + size_of::<flow>()).is_multiple_of(CACHE_LINE_BYTES));
     assert!((value_offset + std::mem::offset_of!(flow, direction)).is_multiple_of(CACHE_LINE_BYTES));
     assert!(size_of::<flow_direction>() == CACHE_LINE_BYTES);
+    // Lines come in pairs: who reads one may be given its neighbour too, and takes it from whoever writes there. So what
+    // is read of every packet, and of every record of payload, stands further away than that from both directions.
+    let often_read_end = value_offset + std::mem::offset_of!(flow, first_seq) + size_of::<[u32; 2]>();
+    assert!(often_read_end + CACHE_LINE_BYTES <= value_offset + std::mem::offset_of!(flow, direction));
 };
 
 /// The value at the start of `bytes`, or `None` if there are too few.

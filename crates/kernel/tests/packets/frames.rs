@@ -89,7 +89,7 @@ impl<'lab> Download<'lab> {
         self.turns += 1;
         self.talk.client("PA", 2000 + self.turns, 1001, b"x");
         self.talk.pieces();
-        self.talk.server(flags, FIRST_SEQ + from as u32, 2000, &stream.bytes[from..to]);
+        self.talk.server(flags, FIRST_SEQ + from as u32, 2001 + self.turns, &stream.bytes[from..to]);
         self.talk.pieces()
     }
 

@@ -220,11 +220,11 @@ fn root_a_connection_joined_late_is_looked_at_in_later_turns() {
     Lab::with_payload(|lab| {
         let mut talk = Talk::new(lab, [A, B], 40000);
         for turn in 0..20 {
-            talk.server("A", 5000 + 100 * turn, 7000, &[0x80; 100]);
-            talk.client("A", 7000 + 10 * turn, 5000, &[0x80; 10]);
+            talk.server("A", 5000 + 100 * turn, 7000 + 10 * turn, &[0x80; 100]);
+            talk.client("A", 7000 + 10 * turn, 5100 + 100 * turn, &[0x80; 10]);
         }
         assert_eq!((talk.pieces(), talk.capture()), (Vec::new(), CaptureState::Undecided));
-        talk.server("A", 8000, 7000, &[0x80; 100]);
+        talk.server("A", 8000, 9000, &[0x80; 100]);
         talk.client("A", 9000, 8100, b"GET /late HTTP/1.1\r\n\r\n");
         let pieces = talk.pieces();
         assert_eq!(pieces.len(), 1);
@@ -239,12 +239,12 @@ fn root_a_connection_joined_late_is_given_up_in_the_end() {
     Lab::with_payload(|lab| {
         let talk = Talk::new(lab, [A, B], 40000);
         for turn in 0..63 {
-            talk.server("A", 5000 + 100 * turn, 7000, &[0x80; 100]);
-            talk.client("A", 7000 + 10 * turn, 5000, &[0x80; 10]);
+            talk.server("A", 5000 + 100 * turn, 7000 + 10 * turn, &[0x80; 100]);
+            talk.client("A", 7000 + 10 * turn, 5100 + 100 * turn, &[0x80; 10]);
         }
         assert_eq!(talk.capture(), CaptureState::Undecided);
-        talk.server("A", 15000, 7000, &[0x80; 100]);
-        talk.client("A", 17000, 5000, &[0x80; 10]);
+        talk.server("A", 15000, 17000, &[0x80; 100]);
+        talk.client("A", 17000, 15100, &[0x80; 10]);
         assert_eq!(talk.capture(), CaptureState::NotUnderstood);
     });
 }
@@ -372,10 +372,13 @@ fn root_of_a_long_turn_the_lengths_are_told() {
             sent += 3000;
             assert_eq!(count(&mut talk), (sent, sent.min(TURN_BYTES_MAX)));
         }
-        // The next turn is another one.
+        // What the other end says meanwhile it has not heard yet.
         talk.server("A", 1001, 1001, &counting(10));
         talk.pieces();
         talk.client("A", 1001 + sent, 1001, &request(3000));
+        assert_eq!(talk.pieces()[0].payload.len(), 0);
+        // The next turn is another one.
+        talk.client("A", 4001 + sent, 1011, &request(3000));
         assert_eq!(talk.pieces()[0].payload.len(), 3000);
     });
 }
@@ -413,8 +416,8 @@ fn root_under_overload_bodies_go_first_and_new_flows_last() {
         // What is let in already goes on until there is no room at all.
         let mut seq = 1001;
         while talk.lab.lost("payload_ring_full") == 0 {
-            talk.client("PA", seq, 1001, &request(2000));
-            talk.server("PA", 1001 + sent, 1001, &counting(10));
+            talk.client("PA", seq, 1001 + sent, &request(2000));
+            talk.server("PA", 1001 + sent, seq + 2000, &counting(10));
             (seq, sent) = (seq + 2000, sent + 10);
             assert!(seq < 1001 + 2 * PAYLOAD_RING_BYTES);
         }
