@@ -95,7 +95,7 @@ fn http() -> Vec<Turn> {
              Host: shop\r\nAuthorization: Bearer {never}\r\n\r\n",
         ),
         answer(
-            "HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\nTrailer: X-Key\r\n\r\n\
+            "HTTP/1.1 403 no token={never} for '{never}'\r\nTransfer-Encoding: chunked\r\nTrailer: X-Key\r\n\r\n\
                 10;e={never}\r\n{never}\r\n0\r\nX-Key: {never}\r\n\r\n",
         ),
         ask("GET /to/http://bob:{never}@shop/reset-password/{never}0?u=http%3A%2F%2Fbob%3A{never}%40shop&\

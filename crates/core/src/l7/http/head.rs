@@ -8,6 +8,7 @@ use smol_str::SmolStr;
 use super::guess::{METHOD_BYTES_MAX, METHODS, without_blank_lines};
 use crate::l7::redact;
 use crate::reveal::Reveal;
+use crate::sql::mask_quoted;
 use crate::text;
 
 /// As many headers as servers accept.
@@ -170,7 +171,11 @@ pub(super) fn response(bytes: &[u8]) -> Option<(StatusLine, Head<'_>)> {
 }
 
 fn status_line(version: SmolStr, status: u16, reason: &str) -> StatusLine {
-    let reason = if is_ok(status) { SmolStr::default() } else { cut(reason, TEXT_BYTES_MAX).into() };
+    let reason = match is_ok(status) {
+        true => SmolStr::default(),
+        // Some servers tell there what they were sent.
+        false => cut(&redact::url(&mask_quoted(reason)), TEXT_BYTES_MAX).into(),
+    };
     StatusLine { version, status, reason }
 }
 
