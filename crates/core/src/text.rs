@@ -129,9 +129,8 @@ pub fn lossy(bytes: &[u8]) -> Cow<'_, str> {
 #[must_use]
 pub fn number(number: u64) -> SmolStr {
     // Formatting would take several times as long, and there is one in most requests.
-    const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
-    if let Some(digit) = usize::try_from(number).ok().and_then(|number| DIGITS.get(number)) {
-        return SmolStr::new_static(digit);
+    if let Some(text) = small_number(number) {
+        return SmolStr::new_static(text);
     }
     let mut digits = [0; u64::MAX.ilog10() as usize + 1];
     let mut from = digits.len();
@@ -145,6 +144,32 @@ pub fn number(number: u64) -> SmolStr {
         }
     }
     std::str::from_utf8(&digits[from..]).unwrap_or_default().into()
+}
+
+/// One of three digits or less, as statuses are.
+fn small_number(number: u64) -> Option<&'static str> {
+    const DIGITS: [u8; 3_000] = {
+        let mut digits = [0; 3_000];
+        let mut number = 0;
+        while number < 1_000 {
+            digits[3 * number] = b'0' + (number / 100) as u8;
+            digits[3 * number + 1] = b'0' + (number / 10 % 10) as u8;
+            digits[3 * number + 2] = b'0' + (number % 10) as u8;
+            number += 1;
+        }
+        digits
+    };
+    const TEXT: &str = match std::str::from_utf8(&DIGITS) {
+        Ok(text) => text,
+        Err(_) => "",
+    };
+    let end = 3 * usize::try_from(number).ok().filter(|number| *number < 1_000)? + 3;
+    let length = match number {
+        0..10 => 1,
+        10..100 => 2,
+        _ => 3,
+    };
+    TEXT.get(end - length..end)
 }
 
 /// A count with commas: `3,204`.
@@ -283,7 +308,7 @@ mod tests {
             prop_assert!(!duration_ms(ms).is_empty());
             prop_assert_eq!(count(number).replace(',', ""), number.to_string());
             prop_assert_eq!(super::number(number), number.to_string());
-            prop_assert_eq!(super::number(number % 20), (number % 20).to_string());
+            prop_assert_eq!(super::number(number % 1_100), (number % 1_100).to_string());
         }
     }
 }

@@ -335,6 +335,9 @@ impl Talk {
 
     /// Something moved: whoever waited for that goes on, until nobody moves.
     fn release(&mut self, time_ns: u64, tally: &mut Tally, emit: &mut Emit<'_>) -> Change {
+        if self.lanes.iter().all(Lane::is_open) {
+            return Change::None; // nearly always
+        }
         for direction in [Direction::ToClient, Direction::ToServer] {
             self.with(direction, time_ns, tally, emit, |lane, place| lane.close_if_ended(place));
         }

@@ -54,6 +54,11 @@ impl Lane {
         self.kept.capacity()
     }
 
+    /// Whether it goes on by itself when more comes, and more may come.
+    pub(super) fn is_open(&self) -> bool {
+        !self.waits && self.end.is_none()
+    }
+
     pub(super) fn waits(&self) -> bool {
         self.waits
     }

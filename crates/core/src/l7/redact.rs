@@ -5,6 +5,8 @@ mod values;
 use std::borrow::Cow;
 use std::ops::Range;
 
+use memchr::memrchr;
+
 use crate::reveal::{self, Class, Reveal};
 
 /// Whether what bears a name is to be hidden.
@@ -185,8 +187,8 @@ impl<'a> Redacted<'a> {
 
 /// `host:port` without user and password.
 pub(super) fn authority(authority: &str) -> Cow<'_, str> {
-    match authority.rsplit_once('@') {
-        Some((_, host)) => Cow::Owned(format!("{REDACTED}:{REDACTED}@{host}")),
+    match memrchr(b'@', authority.as_bytes()).and_then(|user_bytes| authority.get(user_bytes..)) {
+        Some(host) => Cow::Owned(format!("{REDACTED}:{REDACTED}{host}")),
         None => Cow::Borrowed(authority),
     }
 }

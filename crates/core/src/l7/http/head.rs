@@ -213,22 +213,22 @@ impl<'a> Head<'a> {
 
     /// Takes a header, if it is one of those that matter.
     pub(in crate::l7) fn header(&mut self, name: &str, value: &'a [u8]) {
-        // Most do not, and their names' lengths say so.
+        // Most do not, and their names' lengths and first letters say so.
         let is = |expected: &str| name.eq_ignore_ascii_case(expected);
-        match name.len() {
-            4 if is("host") => {
+        match (name.len(), name.as_bytes().first().map_or(0, u8::to_ascii_lowercase)) {
+            (4, b'h') if is("host") => {
                 if self.host.is_some() {
                     self.anomaly("several hosts");
                 }
                 self.host.get_or_insert(value.trim_ascii());
             }
-            6 if is("expect") => {
+            (6, b'e') if is("expect") => {
                 self.expects_continue = value.trim_ascii().eq_ignore_ascii_case(b"100-continue");
             }
-            7 if is("upgrade") => drop(self.upgrade.get_or_insert(value.trim_ascii())),
-            10 if is("user-agent") => drop(self.user_agent.get_or_insert(value.trim_ascii())),
-            14 if is("content-length") => self.content_length(value),
-            17 if is("transfer-encoding") => self.transfer_encoding(value),
+            (7, b'u') if is("upgrade") => drop(self.upgrade.get_or_insert(value.trim_ascii())),
+            (10, b'u') if is("user-agent") => drop(self.user_agent.get_or_insert(value.trim_ascii())),
+            (14, b'c') if is("content-length") => self.content_length(value),
+            (17, b't') if is("transfer-encoding") => self.transfer_encoding(value),
             _ => {}
         }
     }
@@ -261,11 +261,7 @@ impl<'a> Head<'a> {
     /// Several numbers, in one header or several, must be the same one.
     fn content_length(&mut self, value: &[u8]) {
         for number in value.split(|byte| *byte == b',') {
-            let digits = number.trim_ascii();
-            let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-            let parsed =
-                std::str::from_utf8(digits).ok().filter(|_| plain).and_then(|text| text.parse().ok());
-            match (parsed, self.length) {
+            match (parsed(number.trim_ascii()), self.length) {
                 (None, _) => self.anomaly("bad content length"),
                 (Some(new), Some(old)) if new != old => self.anomaly("several content lengths"),
                 (Some(new), _) => self.length = Some(new),
@@ -287,6 +283,17 @@ impl<'a> Head<'a> {
             self.anomalies.push(what);
         }
     }
+}
+
+/// A number that is nothing but digits.
+fn parsed(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, digit| {
+        let value = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        number.checked_mul(10)?.checked_add(value)
+    })
 }
 
 /// Whole lines, without their ends; folded ones are put together by nobody, as
