@@ -24,6 +24,10 @@ macro_rules! attributes {
                     $(Self::$variant => $name,)*
                 }
             }
+
+            fn bit(self) -> u64 {
+                1 << self as u32
+            }
         }
     };
 }
@@ -163,13 +167,20 @@ const ATTRIBUTES_USUAL: usize = 8;
 /// Attributes, each once, in the order of their names: they are few, and nothing
 /// has to be sorted when they are written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Attributes(SmallVec<[(Attribute, AttributeValue); ATTRIBUTES_USUAL]>);
+pub struct Attributes {
+    /// A bit for each that is there.
+    present: u64,
+    /// Of those that are there.
+    values: SmallVec<[AttributeValue; ATTRIBUTES_USUAL]>,
+}
+
+const _: () = assert!(Attribute::ALL.len() <= u64::BITS as usize);
 
 impl Attributes {
     /// The value of this one.
     #[must_use]
     pub fn get(&self, attribute: Attribute) -> Option<&AttributeValue> {
-        self.place(attribute).ok().and_then(|place| self.0.get(place)).map(|(_, value)| value)
+        if self.contains(attribute) { self.values.get(self.place(attribute)) } else { None }
     }
 
     /// The value of this one, if it is a text.
@@ -184,50 +195,55 @@ impl Attributes {
     /// Whether there is one of this name.
     #[must_use]
     pub fn contains(&self, attribute: Attribute) -> bool {
-        self.place(attribute).is_ok()
+        self.present & attribute.bit() != 0
     }
 
     /// Sets this one, whatever it was. Costs least when they are set in their order.
     #[inline]
     pub fn insert(&mut self, attribute: Attribute, value: AttributeValue) {
-        if self.0.last().is_none_or(|(last, _)| *last < attribute) {
-            self.0.push((attribute, value));
+        if self.present < attribute.bit() {
+            self.present |= attribute.bit();
+            self.values.push(value);
         } else {
             self.insert_between(attribute, value);
         }
     }
 
     fn insert_between(&mut self, attribute: Attribute, value: AttributeValue) {
-        match self.place(attribute) {
-            Ok(place) => self.0[place].1 = value,
-            Err(place) => self.0.insert(place, (attribute, value)),
+        let place = self.place(attribute);
+        if self.contains(attribute) {
+            self.values[place] = value;
+        } else {
+            self.present |= attribute.bit();
+            self.values.insert(place, value);
         }
     }
 
     /// The value of this one, to be changed; of one that is not there, this value.
     pub fn get_or_insert(&mut self, attribute: Attribute, value: AttributeValue) -> &mut AttributeValue {
-        let place = match self.place(attribute) {
-            Ok(place) => place,
-            Err(place) => {
-                self.0.insert(place, (attribute, value));
-                place
-            }
-        };
-        &mut self.0[place].1
+        if !self.contains(attribute) {
+            self.insert(attribute, value);
+        }
+        let place = self.place(attribute);
+        &mut self.values[place]
     }
 
     /// Takes this one out.
     pub fn remove(&mut self, attribute: Attribute) -> Option<AttributeValue> {
-        self.place(attribute).ok().map(|place| self.0.remove(place).1)
+        let place = self.contains(attribute).then(|| self.place(attribute))?;
+        self.present &= !attribute.bit();
+        Some(self.values.remove(place))
     }
 
     /// All of them, in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (Attribute, &AttributeValue)> {
-        self.0.iter().map(|(attribute, value)| (*attribute, value))
+        let all = Attribute::ALL.iter().copied();
+        all.filter(|attribute| self.contains(*attribute)).zip(&self.values)
     }
 
-    fn place(&self, attribute: Attribute) -> Result<usize, usize> {
-        self.0.binary_search_by_key(&attribute, |(one, _)| *one)
+    /// How many stand before this one.
+    fn place(&self, attribute: Attribute) -> usize {
+        (self.present & (attribute.bit() - 1)).count_ones() as usize
     }
 }
 
@@ -277,8 +293,8 @@ mod tests {
         assert!(attributes.contains(Attribute::ErrorType) && !attributes.contains(Attribute::UrlPath));
         assert_eq!(attributes.text(Attribute::DbNamespace), Some("1"));
         assert_eq!(attributes.text(Attribute::ServerPort), None);
+        assert_eq!(attributes.get(Attribute::ServerPort), Some(&81.into()));
         let written = serde_json::to_string(&attributes).unwrap();
         assert_eq!(written, r#"{"db.namespace":"1","error.type":"500","server.port":81}"#);
-        assert_eq!(size_of::<(Attribute, AttributeValue)>(), 32);
     }
 }
