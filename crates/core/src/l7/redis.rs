@@ -183,9 +183,25 @@ impl Redis {
 
 impl Parser for Redis {
     fn data(&mut self, cx: &mut Context<'_>, direction: Direction, bytes: &[u8], times: Times) -> Step {
-        match direction {
-            Direction::ToServer => self.request_data(cx, bytes, times),
-            Direction::ToClient => self.reply_data(cx, bytes, times),
+        let mut used = 0;
+        loop {
+            let rest = bytes.get(used..).unwrap_or_default();
+            let step = match direction {
+                Direction::ToServer => self.request_data(cx, rest, times),
+                Direction::ToClient => self.reply_data(cx, rest, times),
+            };
+            match step {
+                Step::Consumed(more @ 1..) => used += more,
+                // Nothing is asked again after it.
+                Step::Bypass(why) => return Step::Bypass(why),
+                // Whatever it was: it is the same when it is asked about the rest alone.
+                _ if used > 0 => return Step::Consumed(used),
+                step => return step,
+            }
+            // Of bytes that came at several times, each message has its own.
+            if used >= bytes.len() || times.first_ns != times.last_ns {
+                return Step::Consumed(used);
+            }
         }
     }
 

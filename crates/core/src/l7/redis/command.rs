@@ -12,6 +12,7 @@ use super::arguments::{Arguments, WORD_BYTES_MAX};
 use super::keys::{Keys, Shown, is_of_keyed_module, is_procedure, known, shown};
 use crate::l7::{Attribute, Exchange};
 use crate::reveal::{Class, Reveal, names_password};
+use crate::text::number;
 
 /// Of the text of a command.
 const TEXT_BYTES_MAX: usize = 512;
@@ -29,6 +30,8 @@ pub(super) struct Command {
     pub(super) exchange: Box<Exchange>,
     pub(super) effect: Effect,
     pub(super) errors: Errors,
+    /// The one that was selected last when it was read, which is told in `exchange`.
+    pub(super) database: Option<u64>,
     /// Heap memory held, in bytes, roughly.
     pub(super) memory_bytes: usize,
 }
@@ -121,9 +124,14 @@ const SUBCOMMANDS: &str = "
     UNBLOCK UNLOAD UNPAUSE USAGE USERS WHOAMI
 ";
 
-/// Reads a command; of one that is not whole, what was seen of it. `scratch`: memory
-/// to write in.
-pub(super) fn describe(arguments: &Arguments, reveal: Reveal, scratch: &mut String) -> Command {
+/// Reads a command; of one that is not whole, what was seen of it. `database`: of which it
+/// is told, until its answer says more. `scratch`: memory to write in.
+pub(super) fn describe(
+    arguments: &Arguments,
+    database: Option<u64>,
+    reveal: Reveal,
+    scratch: &mut String,
+) -> Command {
     let (name, keys, known) = match arguments.get(0).and_then(known) {
         Some((name, keys)) => (SmolStr::new_static(name), Some(keys), true),
         None => {
@@ -181,6 +189,9 @@ pub(super) fn describe(arguments: &Arguments, reveal: Reveal, scratch: &mut Stri
     let memory_bytes = size_of::<Exchange>() + text.len() + target.as_ref().map_or(0, SmolStr::len);
     let mut exchange = Box::<Exchange>::default();
     // In the order of their names, in which they are kept.
+    if let Some(database) = database {
+        exchange.set(Attribute::DbNamespace, number(database));
+    }
     exchange.set(Attribute::DbOperationName, operation.clone());
     exchange.set(Attribute::DbQueryText, text);
     if let Some(procedure) = procedure {
@@ -194,7 +205,7 @@ pub(super) fn describe(arguments: &Arguments, reveal: Reveal, scratch: &mut Stri
     }
     let errors =
         Errors { are_known: known && !is_script, are_shown: may_show && reveal.has(Class::ErrorText) };
-    Command { exchange, effect, errors, memory_bytes }
+    Command { exchange, effect, errors, database, memory_bytes }
 }
 
 fn is_a_name(word: &str) -> bool {
@@ -263,9 +274,10 @@ pub(super) fn quoted(word: &[u8]) -> SmolStr {
 }
 
 fn push_quoted(text: &mut String, word: &[u8]) {
-    let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\') || byte >= 0x80;
     match std::str::from_utf8(word) {
-        Ok(word) if !word.is_empty() && word != HIDDEN && word.bytes().all(plain) => {
+        Ok(word)
+            if !word.is_empty() && word != HIDDEN && word.bytes().all(|byte| PLAIN[usize::from(byte)]) =>
+        {
             text.push_str(word);
         }
         _ => {
@@ -275,6 +287,17 @@ fn push_quoted(text: &mut String, word: &[u8]) {
         }
     }
 }
+
+/// Which bytes of a text need no quotes, by their number.
+const PLAIN: [bool; 256] = {
+    let mut plain = [true; 256];
+    let mut byte = 0;
+    while byte < 128_u8 {
+        plain[byte as usize] = byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
+        byte += 1;
+    }
+    plain
+};
 
 /// Words, as far as there is room.
 struct Text<'a> {

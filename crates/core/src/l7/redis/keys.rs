@@ -102,22 +102,31 @@ const COMMANDS: [(Keys, &str); 14] = [
 /// The longest of their names.
 const NAME_BYTES_MAX: usize = 24;
 
+/// A name in numbers: faster to look up than one in bytes.
+type Packed = (u64, u64, u64);
+
 /// The same by name, because every command is looked up.
-static KEYS: LazyLock<HashMap<&[u8], (&str, Keys), RandomState>> = LazyLock::new(|| {
+static KEYS: LazyLock<HashMap<Packed, (&str, Keys), RandomState>> = LazyLock::new(|| {
     let names = |(keys, names): (Keys, &'static str)| {
-        names.split_ascii_whitespace().map(move |name| (name.as_bytes(), (name, keys)))
+        names.split_ascii_whitespace().filter_map(move |name| Some((packed(name.as_bytes())?, (name, keys))))
     };
     COMMANDS.into_iter().flat_map(names).collect()
 });
 
+/// In capital letters. Zeroes may be missing in it.
+fn packed(name: &[u8]) -> Option<Packed> {
+    let pack = |bytes: &[u8]| {
+        bytes.iter().fold(0, |packed, byte| packed << 8 | u64::from(byte.to_ascii_uppercase()))
+    };
+    let mut parts = name.chunks(8).map(pack);
+    let mut next = || parts.next().unwrap_or_default();
+    (name.len() <= NAME_BYTES_MAX).then(|| (next(), next(), next()))
+}
+
 /// The name of a command that servers know, in capital letters, and where its keys
 /// stand. It may be given in any letters.
 pub(super) fn known(name: &[u8]) -> Option<(&'static str, Keys)> {
-    let mut capitals = [0; NAME_BYTES_MAX];
-    let capitals = capitals.get_mut(..name.len())?;
-    capitals.copy_from_slice(name);
-    capitals.make_ascii_uppercase();
-    KEYS.get(&*capitals).copied()
+    KEYS.get(&packed(name)?).copied().filter(|(known, _)| known.len() == name.len())
 }
 
 /// Whether commands of this module begin with a key (or the name of an index).

@@ -52,12 +52,15 @@ pub(super) fn exchange(
     reply: Option<&Reply>,
     database: Option<u64>,
 ) -> Box<Exchange> {
-    let (mut exchange, errors) = match command {
-        Some(Command { exchange, errors, .. }) => (exchange, errors),
-        None => (of_redis(), Errors::default()),
+    let (mut exchange, errors, told) = match command {
+        Some(Command { exchange, errors, database, .. }) => (exchange, errors, database),
+        None => (of_redis(), Errors::default(), None),
     };
-    if let Some(database) = database {
-        exchange.set(Attribute::DbNamespace, number(database));
+    // Hardly ever another one than when the command was read.
+    match database {
+        _ if told == database => {}
+        Some(database) => exchange.set(Attribute::DbNamespace, number(database)),
+        None => drop(exchange.attributes.remove(Attribute::DbNamespace)),
     }
     if let Some(reply) = reply {
         exchange.response = Some(reply.part);
@@ -76,10 +79,10 @@ fn of_redis() -> Box<Exchange> {
 /// What the server sent without being asked each time.
 pub(super) fn push(reply: &Reply) -> Box<Exchange> {
     let mut exchange = of_redis();
-    let label = reply.label.as_deref().unwrap_or_default();
+    let label = reply.label().unwrap_or_default();
     let known = PUSHES.iter().find(|push| push.as_bytes() == label);
     exchange.operation = SmolStr::new_static(known.unwrap_or(&"push"));
-    exchange.target = reply.channel.as_deref().filter(|_| known.is_some()).map(quoted);
+    exchange.target = reply.channel().filter(|_| known.is_some()).map(quoted);
     exchange.status = reply.kind.map(|kind| SmolStr::new_static(kind_name(kind)));
     exchange.response = Some(reply.part);
     exchange.note(reply.capture);
@@ -97,7 +100,7 @@ pub(super) fn batch(exchange: &mut Exchange, commands: u64) {
 
 fn answer(exchange: &mut Exchange, reply: &Reply, errors: Errors) {
     let Some(kind) = reply.kind else { return };
-    let error = if reply.is_error() { Some(reply.text.as_slice()) } else { reply.inner_error.as_deref() };
+    let error = if reply.is_error() { Some(reply.text.as_slice()) } else { reply.inner_error() };
     exchange.ok = Some(error.is_none());
     if let Some(error) = error {
         let (code, mut text) = redacted(error, errors.are_known);

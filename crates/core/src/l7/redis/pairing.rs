@@ -11,7 +11,7 @@ impl Redis {
     pub(super) fn request(&mut self, cx: &mut Context<'_>) -> Result<(), Why> {
         let Some(request) = self.requests.take() else { return Ok(()) };
 
-        let mut command = self.requests.describe(self.reveal);
+        let mut command = self.requests.describe(self.database, self.reveal);
         command.exchange.request = Some(request.part);
         command.exchange.note(request.capture);
         let effect = command.effect;
@@ -97,8 +97,8 @@ impl Redis {
         let Some(reply) = self.replies.take() else { return Ok(()) };
 
         self.new |= reply.is_new();
-        let label = reply.label.as_deref();
-        let confirms = label.and_then(Subscription::named).filter(|_| reply.subscribed.is_some());
+        let label = reply.label();
+        let confirms = label.and_then(Subscription::named).filter(|_| reply.subscribed().is_some());
         let message = label.is_some_and(probe::is_message_label);
         let front = self.pending.front_mut().map(|asked| asked.command.effect);
         if let Some(confirms) = confirms
@@ -245,7 +245,7 @@ impl Redis {
 
     /// Keeps count of subscriptions, of which confirmations tell the sum.
     fn count(&mut self, confirms: Subscription, reply: &Reply) {
-        let (Some(subscribed), Some(sum)) = (&mut self.subscribed, reply.subscribed) else { return };
+        let (Some(subscribed), Some(sum)) = (&mut self.subscribed, reply.subscribed()) else { return };
         match confirms.of {
             Channels::Named => subscribed.named = sum.saturating_sub(subscribed.patterns),
             Channels::Patterns => subscribed.patterns = sum.saturating_sub(subscribed.named),
@@ -278,7 +278,7 @@ impl Redis {
     /// What was read of a command that will not become whole.
     pub(super) fn broken_request(&mut self, cx: &mut Context<'_>, capture: Capture) {
         let Some(request) = self.requests.take() else { return };
-        let mut command = self.requests.describe(self.reveal);
+        let mut command = self.requests.describe(self.database, self.reveal);
         command.exchange.request = Some(request.part);
         command.exchange.note(request.capture.max(capture));
         cx.emit(outcome::exchange(Some(command), None, None));
@@ -292,6 +292,5 @@ fn is_stream(text: &[u8]) -> bool {
 
 /// Whether this is a replica's report: then the client is the other end.
 fn is_replica(reply: &Reply) -> bool {
-    reply.label.is_none()
-        && reply.first.as_deref().is_some_and(|first| first.eq_ignore_ascii_case(b"REPLCONF"))
+    reply.label().is_none() && reply.first().is_some_and(|first| first.eq_ignore_ascii_case(b"REPLCONF"))
 }

@@ -46,24 +46,31 @@ pub(super) struct Reply {
     pub(super) capture: Capture,
     /// The byte that tells its type; `None`: not seen yet.
     pub(super) kind: Option<u8>,
+    /// It is one of the null values.
+    pub(super) null: bool,
+    /// Of a line or an error: what it says. Cut after [`TEXT_BYTES_MAX`].
+    pub(super) text: SmallVec<[u8; TEXT_BYTES_USUAL]>,
+    /// Of one that has values in it, and most have none.
+    inside: Option<Box<Inside>>,
+}
+
+/// The values in a reply.
+#[derive(Debug, Clone, Default)]
+struct Inside {
     /// How many values it says it has.
     count: i64,
     /// How many were seen in it.
     values: u64,
-    /// Of a line or an error: what it says. Cut after [`TEXT_BYTES_MAX`].
-    pub(super) text: SmallVec<[u8; TEXT_BYTES_USUAL]>,
     /// The first text in it, if that is all of one word.
-    pub(super) label: Option<Box<[u8]>>,
+    label: Option<Box<[u8]>>,
     /// The first text in it, whatever it is.
-    pub(super) first: Option<Box<[u8]>>,
+    first: Option<Box<[u8]>>,
     /// What a message came through.
-    pub(super) channel: Option<Box<[u8]>>,
+    channel: Option<Box<[u8]>>,
     /// How many channels are subscribed.
-    pub(super) subscribed: Option<u64>,
+    subscribed: Option<u64>,
     /// The first error inside of it.
-    pub(super) inner_error: Option<Box<[u8]>>,
-    /// It is one of the null values.
-    pub(super) null: bool,
+    error: Option<Box<[u8]>>,
 }
 
 impl Reply {
@@ -72,16 +79,35 @@ impl Reply {
             part: Part::new(times, 0),
             capture: Capture::Complete,
             kind: None,
-            count: 0,
-            values: 0,
-            text: SmallVec::new(),
-            label: None,
-            first: None,
-            channel: None,
-            subscribed: None,
-            inner_error: None,
             null: false,
+            text: SmallVec::new(),
+            inside: None,
         }
+    }
+
+    /// The first text in it, if that is all of one word.
+    pub(super) fn label(&self) -> Option<&[u8]> {
+        self.inside.as_ref()?.label.as_deref()
+    }
+
+    /// The first text in it, whatever it is.
+    pub(super) fn first(&self) -> Option<&[u8]> {
+        self.inside.as_ref()?.first.as_deref()
+    }
+
+    /// What a message came through.
+    pub(super) fn channel(&self) -> Option<&[u8]> {
+        self.inside.as_ref()?.channel.as_deref()
+    }
+
+    /// How many channels are subscribed.
+    pub(super) fn subscribed(&self) -> Option<u64> {
+        self.inside.as_ref()?.subscribed
+    }
+
+    /// The first error inside of it.
+    pub(super) fn inner_error(&self) -> Option<&[u8]> {
+        self.inside.as_ref()?.error.as_deref()
     }
 
     pub(super) fn is_error(&self) -> bool {
@@ -99,29 +125,32 @@ impl Reply {
 
     /// Whether the next value's text matters.
     fn wants(&self, size: u64) -> bool {
-        size <= TEXT_BYTES_MAX as u64
-            && match self.kind {
-                None => false,
-                Some(b'*' | b'>') => {
-                    let last = if self.label.as_deref() == Some(b"pmessage") { 2 } else { 1 };
-                    self.values == 0 && self.count <= 4 || self.label.is_some() && self.values <= last
-                }
-                _ => false,
-            }
+        let Some(inside) = self.inside.as_ref().filter(|_| size <= TEXT_BYTES_MAX as u64) else {
+            return false;
+        };
+        let last = if inside.label.as_deref() == Some(b"pmessage") { 2 } else { 1 };
+        matches!(self.kind, Some(b'*' | b'>'))
+            && (inside.values == 0 && inside.count <= 4 || inside.label.is_some() && inside.values <= last)
     }
 
     /// A value that holds no others; `text` if it is looked at.
     fn value(&mut self, kind: u8, text: Option<&[u8]>) {
         let kept = text.map(|text| text.get(..TEXT_BYTES_MAX).unwrap_or(text));
-        if self.kind.is_none() {
+        if let Some(inside) = &mut self.inside {
+            inside.value(kind, kept);
+        } else if self.kind.is_none() {
             self.kind = Some(kind);
             if matches!(kind, b'+' | b'-' | b'!') {
                 self.text = kept.unwrap_or_default().into();
             }
-            return;
         }
-        if matches!(kind, b'-' | b'!') && self.inner_error.is_none() {
-            self.inner_error = Some(kept.unwrap_or_default().into());
+    }
+}
+
+impl Inside {
+    fn value(&mut self, kind: u8, kept: Option<&[u8]>) {
+        if matches!(kind, b'-' | b'!') && self.error.is_none() {
+            self.error = Some(kept.unwrap_or_default().into());
         }
         let text = kept.filter(|_| matches!(kind, b'$' | b'+' | b':'));
         if self.values == 0 {
@@ -298,7 +327,7 @@ impl Replies {
     fn note_null(&mut self) {
         if let Some(open) = &mut self.open
             && !self.attribute
-            && open.values == 0
+            && open.inside.is_none()
         {
             open.null = true;
         }
@@ -355,11 +384,12 @@ impl Replies {
         if self.attribute {
             return;
         }
-        if open.kind.is_none() {
+        if let Some(inside) = &mut open.inside {
+            inside.values = inside.values.saturating_add(1);
+        } else if open.kind.is_none() {
             open.kind = Some(kind);
-            open.count = i64::try_from(values).unwrap_or(i64::MAX);
-        } else {
-            open.values = open.values.saturating_add(1);
+            let count = i64::try_from(values).unwrap_or(i64::MAX);
+            open.inside = Some(Box::new(Inside { count, ..Inside::default() }));
         }
     }
 

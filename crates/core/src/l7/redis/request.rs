@@ -146,8 +146,8 @@ impl Requests {
     }
 
     /// The command that was read last, redacted.
-    pub(super) fn describe(&mut self, reveal: Reveal) -> Command {
-        command::describe(&self.arguments, reveal, &mut self.scratch)
+    pub(super) fn describe(&mut self, database: Option<u64>, reveal: Reveal) -> Command {
+        command::describe(&self.arguments, database, reveal, &mut self.scratch)
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
