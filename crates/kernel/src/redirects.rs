@@ -1,5 +1,7 @@
 //! Redirect rules, written into the kernel's maps.
 
+mod in_force;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;

@@ -192,7 +192,7 @@ fn rehearse(
                 return Ok((Answer::Rules(Vec::new()), true));
             };
             let (surroundings, _) = surroundings(engine)?;
-            keeper.look(&surroundings);
+            keeper.look(&surroundings)?;
             Ok((keeper.answer(request, &surroundings)?, true))
         }
         Request::Remove(names) => {

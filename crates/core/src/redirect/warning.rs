@@ -133,6 +133,12 @@ pub enum Concern {
         /// What both are about.
         what: String,
     },
+    /// Containers changed, and nobody follows them.
+    #[error(
+        "containers have changed since somebody looked: it is in force for the addresses that they had then, until \
+         `weir run` runs"
+    )]
+    NotFollowed,
     /// Something that the rule needs is not there any more.
     #[error("the rule has no effect: {0}")]
     NoEffect(RuleError),
@@ -147,6 +153,7 @@ impl Concern {
             | Self::MatchDown { .. }
             | Self::FromDown { .. }
             | Self::NowContradict { .. }
+            | Self::NotFollowed
             | Self::NoEffect(_) => true,
             Self::AddressLeftOut { .. }
             | Self::HostAddress { .. }

@@ -122,9 +122,20 @@ impl Keeper {
             .any(|one| matches!(one.concern, FromDown { .. } | MatchDown { .. } | TargetDown { .. }))
     }
 
-    /// Takes note of where containers are, and writes nothing.
-    pub(crate) fn look(&mut self, surroundings: &Surroundings) {
-        (self.compiled, self.warnings) = self.rules.compile(surroundings);
+    /// Takes note of what is in force, and of where containers are now, and writes nothing.
+    ///
+    /// # Errors
+    /// The kernel refuses to read.
+    pub(crate) fn look(&mut self, surroundings: &Surroundings) -> Result<(), Error> {
+        let (would_be, warnings) = self.rules.compile(surroundings);
+        (self.compiled, self.warnings) = (self.redirects.in_force()?, warnings);
+        for (number, kept) in self.rules.iter() {
+            if status::addresses(number, &would_be) != status::addresses(number, &self.compiled) {
+                let rule = kept.rule.name.to_string();
+                self.warnings.push(Warning { rule, concern: Concern::NotFollowed });
+            }
+        }
+        Ok(())
     }
 
     /// Does what is asked, wholly or not at all.

@@ -67,7 +67,8 @@ pub(super) fn of(
     }
 }
 
-fn addresses(number: u32, compiled: &Compiled) -> Vec<AddressStatus> {
+/// Where the connections of a rule go.
+pub(super) fn addresses(number: u32, compiled: &Compiled) -> Vec<AddressStatus> {
     let own = compiled.matches.iter().flat_map(|(address, matches)| {
         matches.iter().filter(|one| one.rule.number() == number).map(|one| (*address, one.rule))
     });

@@ -9,6 +9,32 @@ use weir_testkit::{require_root, wait_until};
 use crate::redirect::Host;
 use crate::weir::LIMIT;
 
+/// What `list` and `show` say is what is in force, not what would be.
+#[test]
+fn root_without_weir_run_it_is_said_that_nobody_follows() {
+    require_root!();
+    let host = Host::new(&["web", "client"]);
+    host.redirects(&["add", "--name", "second", &format!("{}:8080", host.name("web")), ":80"]);
+    assert_eq!(host.rules()[0]["warnings"], serde_json::json!([]));
+    let stands_for = |address: &str| {
+        let rule = host.rules().remove(0);
+        rule["addresses"].as_array().unwrap().iter().any(|one| one["address"] == address)
+    };
+    assert!(stands_for("10.99.0.2"));
+
+    host.namespace("web")
+        .ip_batch("address delete 10.99.0.2/24 dev eth0\naddress add 10.99.0.200/24 dev eth0\n");
+    assert!(stands_for("10.99.0.2") && !stands_for("10.99.0.200"));
+    for list in [host.redirects(&["list"]), host.redirects(&["show", "second"])] {
+        assert!(list.contains("until `weir run` runs"), "{list}");
+    }
+    let run = host.run();
+    wait_until(LIMIT, "the rule has followed", || stands_for("10.99.0.200"));
+    assert!(!stands_for("10.99.0.2"));
+    assert_eq!(host.rules()[0]["warnings"], serde_json::json!([]));
+    drop(run);
+}
+
 /// It runs on, and is in no network: as after `docker network disconnect`.
 #[test]
 fn root_while_a_target_is_in_no_network_the_others_serve() {
