@@ -9,7 +9,7 @@ use weir_testkit::{Bpffs, Daemon, Namespace, Stream};
 
 /// Longest wait for anything that should happen at once. To start `weir run` takes two seconds of a
 /// processor: where others keep it, or it is an emulated one, that is long.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
 /// What weir says on standard error once it sees every packet: what it watches,
 /// or that there is nothing to watch yet.
