@@ -208,6 +208,9 @@ fn redis() -> Vec<Turn> {
         answer("-ERR value '{error}' is not an integer\r\n"),
         command("EVAL {value} 1 user:1 {value}"),
         answer("-ERR {error} happened in a script\r\n"),
+        // A password, typed where a command belongs.
+        command("{never}"),
+        answer("-ERR unknown command '{never}', with args beginning with: \r\n"),
         command("HSET user:2 name bob pass_word {never}"),
         answer("-ERR '{never}' is wrong\r\n"),
         command("PUBLISH news {value}"),

@@ -20,7 +20,7 @@ const TEXT_BYTES_MAX: usize = 512;
 const TARGET_BYTES_MAX: usize = 256;
 /// Stands for what did not fit.
 const REST: &str = "...";
-const HIDDEN: &str = "?";
+pub(super) const HIDDEN: &str = "?";
 
 /// A command, redacted.
 #[derive(Debug)]
@@ -43,6 +43,9 @@ pub(super) struct Errors {
     pub(super) are_known: bool,
     /// What the server quotes in them may be shown.
     pub(super) are_shown: bool,
+    /// The command's name is none that is known: unless the server knows it, it may be
+    /// anything.
+    pub(super) name_is_guess: bool,
 }
 
 /// What a command does to the conversation.
@@ -203,8 +206,11 @@ pub(super) fn describe(
     if revealed {
         exchange.revealed.insert(Class::RedisValues);
     }
-    let errors =
-        Errors { are_known: known && !is_script, are_shown: may_show && reveal.has(Class::ErrorText) };
+    let errors = Errors {
+        are_known: known && !is_script,
+        are_shown: may_show && reveal.has(Class::ErrorText),
+        name_is_guess: !known && keys.is_none(),
+    };
     Command { exchange, effect, errors, database, memory_bytes }
 }
 

@@ -3,7 +3,7 @@
 use smol_str::SmolStr;
 
 use super::SYSTEM;
-use super::command::{Command, Errors, quoted};
+use super::command::{Command, Errors, HIDDEN, quoted};
 use super::reply::Reply;
 use crate::l7::{Attribute, Exchange};
 use crate::reveal::{self, Class};
@@ -41,6 +41,8 @@ const PUSHES: &[&str] = &[
     "tracking-redir-broken",
     "monitor",
 ];
+/// How servers begin to say that there is no such command.
+const UNKNOWN: &[u8] = b"ERR unknown command";
 /// Of what kind an error is.
 const CODE_BYTES_MAX: usize = 32;
 /// How much of an error was kept, if it was cut.
@@ -56,6 +58,13 @@ pub(super) fn exchange(
         Some(Command { exchange, errors, database, .. }) => (exchange, errors, database),
         None => (of_redis(), Errors::default(), None),
     };
+    if errors.name_is_guess && !reply.is_some_and(knows_command) {
+        // A password that was typed where a command belongs, for instance.
+        let hidden = SmolStr::new_static(HIDDEN);
+        exchange.set(Attribute::DbOperationName, hidden.clone());
+        exchange.set(Attribute::DbQueryText, hidden.clone());
+        exchange.operation = hidden;
+    }
     // Hardly ever another one than when the command was read.
     match database {
         _ if told == database => {}
@@ -68,6 +77,12 @@ pub(super) fn exchange(
         answer(&mut exchange, reply, errors);
     }
     exchange
+}
+
+/// Whether the server's answer, as far as it was seen, shows that there is such a command.
+fn knows_command(reply: &Reply) -> bool {
+    let text = reply.text.as_slice();
+    reply.kind.is_some() && !(reply.is_error() && (text.starts_with(UNKNOWN) || UNKNOWN.starts_with(text)))
 }
 
 fn of_redis() -> Box<Exchange> {

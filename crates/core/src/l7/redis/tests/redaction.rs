@@ -37,7 +37,7 @@ fn names_and_keys_are_shown_and_nothing_else() {
         ("MYMOD.DO a b", "MYMOD.DO ? ?", ""),
         ("b840fc02 a", "B840FC02 ?", ""),
     ] {
-        let exchange = one(&[commands(&[words])]);
+        let exchange = one(&[commands(&[words]), answer(":1\r\n")]);
         assert_eq!(attribute(&exchange, Attribute::DbQueryText), expected, "{words}");
         assert_eq!(exchange.target.as_deref().unwrap_or_default(), target, "{words}");
         assert_eq!(attribute(&exchange, Attribute::DbSystemName), "redis");
@@ -54,6 +54,7 @@ fn long_commands_are_cut() {
     );
     let long = text(&format!("GET {}", "k".repeat(600)));
     assert_eq!(long, "GET ?");
+    assert_eq!(text("MYMOD.DO a b"), "?", "no answer says that there is such a command");
     assert_eq!(one(&[ask("*2\r\n$3\r\nGET\r\n$4\r\na \0\"\r\n")]).target.as_deref(), Some(r#""a \x00\"""#));
 }
 
@@ -125,6 +126,10 @@ fn planted() -> Vec<Turn> {
         turns.push(answer("$7\r\nhunter2\r\n"));
         turns.push(commands(&[words]));
         turns.push(answer("+hunter2\r\n"));
+    }
+    for words in ["hunter2", "hunter2 k"] {
+        turns.push(commands(&[words]));
+        turns.push(answer("-ERR unknown command 'hunter2', with args beginning with: \r\n"));
     }
     turns.push(ask("hunter2\r\n\"hunter2\r\nSET k \"a hunter2\r\nAuthorization: hunter2\r\n"));
     turns.push(answer(":1\r\n".repeat(4)));
