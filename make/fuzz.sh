@@ -41,7 +41,7 @@ for name in "${targets[@]}"; do
 	fi
 	echo "== fuzz $name: $seconds s"
 	log=$target_dir/$name.log
-	if "$target_dir/$host/release/$name" -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -max_len=4096 \
+	if "$target_dir/$host/release/$name" -max_total_time="$seconds" -timeout=25 -rss_limit_mb=1024 -max_len=4096 \
 		-print_final_stats=1 -artifact_prefix="fuzz/artifacts/$name/" "${folders[@]}" >"$log" 2>&1; then
 		sed -n 's/^Done \([0-9]*\) runs.*/   \1 runs, nothing found/p' "$log"
 	else
