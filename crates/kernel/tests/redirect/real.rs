@@ -136,6 +136,9 @@ impl Host {
         for key in keys {
             self.table.remove(&key).unwrap();
         }
+        // Who asked for an address while nobody had it hears no answer that comes after the last question.
+        self.namespace("host")
+            .run("ip", &["neigh", "flush", "dev", "br0", "nud", "incomplete", "nud", "failed"]);
     }
 
     pub(crate) fn hits(&self, number: u32) -> u64 {
