@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use libbpf_rs::libbpf_sys;
 use weir_kernel::{AuditOptions, Datapath, Options, PinDirectory, ProgramName};
@@ -93,4 +95,29 @@ fn root_programs_load_with_every_switch_on() {
     Datapath::load(&options).unwrap();
     let bpffs = Bpffs::new();
     Datapath::pinned(&options, &PinDirectory::new(bpffs.path())).unwrap();
+}
+
+/// The verifier gives up when a signal comes.
+#[test]
+fn root_programs_load_under_signals() {
+    require_root!();
+    extern "C" fn nothing(_signal: libc::c_int) {}
+    let handler: extern "C" fn(libc::c_int) = nothing;
+    // SAFETY: the handler does nothing, and no other test here has a use for this signal.
+    unsafe { libc::signal(libc::SIGUSR1, handler as libc::sighandler_t) };
+    let done = AtomicBool::new(false);
+    // SAFETY: takes no arguments.
+    let id = unsafe { libc::pthread_self() };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                // SAFETY: that thread waits for this one before it ends.
+                unsafe { libc::pthread_kill(id, libc::SIGUSR1) };
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let loaded = Datapath::load(&OBSERVING);
+        done.store(true, Ordering::Relaxed);
+        assert!(loaded.is_ok(), "{:?}", loaded.err());
+    });
 }

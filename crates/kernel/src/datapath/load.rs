@@ -153,12 +153,39 @@ pub(super) fn with_log<T>(step: impl FnOnce() -> libbpf_rs::Result<T>) -> Result
     if let Ok(mut log) = LOG.lock() {
         log.clear();
     }
+    let held = SignalsHeld::new();
     let result = step();
+    drop(held);
     libbpf_rs::set_print(previous);
     result.map_err(|error| {
         let log = LOG.lock().map(|log| log.clone()).unwrap_or_default();
         explain(&error, &log)
     })
+}
+
+/// No signal comes to this thread as long as it lives. The verifier gives up when one does (EAGAIN), be it one that is
+/// ignored, and libbpf tries five times: too few where it takes seconds, and children of the process end meanwhile.
+struct SignalsHeld {
+    before: libc::sigset_t,
+}
+
+impl SignalsHeld {
+    fn new() -> Self {
+        // SAFETY: sets of signals are plain bits; both outlive the calls, which cannot fail with such arguments.
+        unsafe {
+            let (mut all, mut before) = std::mem::zeroed::<(libc::sigset_t, libc::sigset_t)>();
+            libc::sigfillset(&raw mut all);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+            Self { before }
+        }
+    }
+}
+
+impl Drop for SignalsHeld {
+    fn drop(&mut self) {
+        // SAFETY: the set is what the kernel gave, and outlives the call.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, std::ptr::null_mut()) };
+    }
 }
 
 fn remember(_level: PrintLevel, message: String) {
