@@ -23,7 +23,7 @@ pub fn wait_until(limit: Duration, what: &str, mut condition: impl FnMut() -> bo
 }
 
 /// Makes a call again that a signal has interrupted, which the kernel does by itself unless a socket has a
-/// limit of waiting: any stop of the process, such as a debugger's, ends it then.
+/// limit of waiting. It need not be one that is handled: the end of another thread's child may do it.
 pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
