@@ -222,10 +222,10 @@ mod tests {
 
     #[test]
     fn a_signal_ends_it() {
-        let mut daemon = shell("trap 'echo caught; exit 0' INT; echo ready; while :; do sleep 0.05; done");
+        let mut daemon = shell("trap 'echo caught; exit 0' TERM; echo ready; while :; do sleep 0.05; done");
         daemon.wait_for_line(Stream::Out, LIMIT, |line| line == "ready");
         assert!(daemon.is_running());
-        assert_eq!(daemon.stop(libc::SIGINT, LIMIT).code(), Some(0));
+        assert_eq!(daemon.stop(libc::SIGTERM, LIMIT).code(), Some(0));
         assert_eq!(daemon.stdout(), ["ready", "caught"]);
     }
 
