@@ -85,6 +85,13 @@ pub struct TcpHeader {
     pub flags: u8,
 }
 
+impl TcpHeader {
+    pub(crate) const FIN: u8 = 0x01;
+    pub(crate) const SYN: u8 = 0x02;
+    pub(crate) const RST: u8 = 0x04;
+    pub(crate) const ACK: u8 = 0x10;
+}
+
 /// What an IP packet carries.
 #[derive(Debug, Clone, Copy)]
 pub enum Body<'a> {

@@ -55,6 +55,8 @@ impl Protocol {
     pub const ICMPV6: Self = Self(58);
     /// SCTP (RFC 9260).
     pub const SCTP: Self = Self(132);
+    /// UDP-Lite (RFC 3828).
+    pub const UDPLITE: Self = Self(136);
 
     /// Names that users may write and read; other protocols are numbers.
     const NAMES: [(Self, &'static str); 12] = [
@@ -69,7 +71,7 @@ impl Protocol {
         (Self::ICMPV6, "icmpv6"),
         (Self(112), "vrrp"),
         (Self::SCTP, "sctp"),
-        (Self(136), "udplite"),
+        (Self::UDPLITE, "udplite"),
     ];
 
     /// The protocol of that name (case does not matter) or number.
@@ -85,7 +87,7 @@ impl Protocol {
     /// Whether the ports in a [`FlowKey`] are ports.
     #[must_use]
     pub fn has_ports(self) -> bool {
-        matches!(self, Self::TCP | Self::UDP | Self::SCTP | Self(136))
+        matches!(self, Self::TCP | Self::UDP | Self::SCTP | Self::UDPLITE)
     }
 
     /// ICMP or ICMPv6.

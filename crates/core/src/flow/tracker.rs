@@ -13,11 +13,6 @@ use crate::frame::{Packet, TcpHeader};
 /// As many as the kernel's table has room for by default: some 100 MB.
 pub const TRACKED_FLOWS_MAX: usize = 262_144;
 
-const TCP_FIN: u8 = 0x01;
-const TCP_SYN: u8 = 0x02;
-const TCP_RST: u8 = 0x04;
-const TCP_ACK: u8 = 0x10;
-
 /// Files know no devices of this host.
 const NOWHERE: HookId = HookId { ifindex: 0, hook: Hook::Ingress };
 
@@ -55,7 +50,10 @@ impl Tracker {
         let flags = packet.tcp.map_or(0, |tcp| tcp.flags);
         let is_full = self.flows.len() >= TRACKED_FLOWS_MAX;
         match self.flows.get_mut(&key) {
-            Some(flow) if flow.entry.state >= FlowState::Closed && flags & (TCP_SYN | TCP_ACK) == TCP_SYN => {
+            Some(flow)
+                if flow.entry.state >= FlowState::Closed
+                    && flags & (TcpHeader::SYN | TcpHeader::ACK) == TcpHeader::SYN =>
+            {
                 let before = Box::new(flow.entry);
                 flow.begin_again(packet, time_ns);
                 step.opened = Some(Event::Reopen(flow.opened(packet, length_bytes, time_ns), before));
@@ -123,7 +121,7 @@ impl Tracked {
         }
         let flags = packet.tcp.map_or(0, |tcp| tcp.flags);
         let entry = &mut self.entry;
-        match (flags & TCP_SYN != 0, flags & TCP_ACK != 0) {
+        match (flags & TcpHeader::SYN != 0, flags & TcpHeader::ACK != 0) {
             (true, false) => self.syn_ns = Some(time_ns),
             (true, true) => (entry.midstream, entry.initiator) = (true, packet.from.other()),
             (false, _) => {
@@ -166,7 +164,7 @@ impl Tracked {
     fn follow(&mut self, from: Side, tcp: TcpHeader, payload_bytes: u32, time_ns: u64) -> Option<FlowState> {
         let TcpHeader { seq, ack, window, flags } = tcp;
         let has = |flag: u8| flags & flag != 0;
-        let length = payload_bytes + u32::from(has(TCP_SYN)) + u32::from(has(TCP_FIN));
+        let length = payload_bytes + u32::from(has(TcpHeader::SYN)) + u32::from(has(TcpHeader::FIN));
         let end = seq.wrapping_add(length);
         let own = &mut self.entry.directions[from.index()];
         let seen = own.tcp_flags;
@@ -176,22 +174,22 @@ impl Tracked {
             own.retransmits += 1;
         }
         own.tcp_flags |= flags;
-        if window == 0 && !has(TCP_SYN | TCP_RST) {
+        if window == 0 && !has(TcpHeader::SYN | TcpHeader::RST) {
             own.zero_windows += 1;
         }
-        if has(TCP_RST) {
+        if has(TcpHeader::RST) {
             self.entry.resets += 1;
             return self.advance(FlowState::Reset).then_some(FlowState::Reset);
         }
         let peer = self.entry.directions[from.other().index()];
         if self.entry.state == FlowState::New {
-            if has(TCP_SYN) {
+            if has(TcpHeader::SYN) {
                 // Sent twice: which of the two was answered cannot be told (Karn).
-                if seen & TCP_SYN != 0 {
+                if seen & TcpHeader::SYN != 0 {
                     self.syn_ns = None;
                 }
             } else if from == self.entry.initiator
-                && peer.tcp_flags & TCP_SYN != 0
+                && peer.tcp_flags & TcpHeader::SYN != 0
                 && self.advance(FlowState::Established)
             {
                 let us =
@@ -200,13 +198,13 @@ impl Tracked {
                 self.entry.rtt_us = self.syn_ns.map(us).filter(|us| *us > 0);
             }
         }
-        if has(TCP_FIN) {
+        if has(TcpHeader::FIN) {
             self.advance(FlowState::Closing);
         }
         let acked = &mut self.fin_acked[from.other().index()];
         if self.entry.state == FlowState::Closing
-            && has(TCP_ACK)
-            && peer.tcp_flags & TCP_FIN != 0
+            && has(TcpHeader::ACK)
+            && peer.tcp_flags & TcpHeader::FIN != 0
             && !is_after(peer.next_seq, ack)
             && !std::mem::replace(acked, true)
             && self.fin_acked == [true, true]

@@ -8,13 +8,6 @@ use crate::flow::{FlowKey, Protocol, Side};
 use crate::loss::TallyReason;
 use crate::stream::Segment;
 
-const TCP_FIN: u8 = 0x01;
-const TCP_SYN: u8 = 0x02;
-const TCP_RST: u8 = 0x04;
-const TCP_ACK: u8 = 0x10;
-
-const UDPLITE: Protocol = Protocol(136);
-
 const ICMP_ECHO: u8 = 8;
 const ICMP_TIMESTAMP: u8 = 13;
 /// With the type of the request that it answers.
@@ -53,10 +46,10 @@ pub(super) fn transport<'a>(
             tcp = Some(header);
             let segment = Segment {
                 seq: header.seq,
-                ack: (header.flags & TCP_ACK != 0).then_some(header.ack),
-                syn: header.flags & TCP_SYN != 0,
-                fin: header.flags & TCP_FIN != 0,
-                rst: header.flags & TCP_RST != 0,
+                ack: (header.flags & TcpHeader::ACK != 0).then_some(header.ack),
+                syn: header.flags & TcpHeader::SYN != 0,
+                fin: header.flags & TcpHeader::FIN != 0,
+                rst: header.flags & TcpHeader::RST != 0,
                 payload: cursor.rest,
                 payload_bytes: cursor.sent_bytes(),
             };
@@ -76,9 +69,9 @@ pub(super) fn transport<'a>(
             }
             (ports, Body::Udp { payload: cursor.rest, payload_bytes: cursor.sent_bytes() })
         }
-        Protocol::SCTP | UDPLITE => {
+        Protocol::SCTP | Protocol::UDPLITE => {
             let ports = [cursor.u16()?, cursor.u16()?];
-            cursor.skip(if datagram.protocol == UDPLITE { 4 } else { 8 })?;
+            cursor.skip(if datagram.protocol == Protocol::UDPLITE { 4 } else { 8 })?;
             (ports, Body::Other)
         }
         Protocol::ICMP | Protocol::ICMPV6 => {

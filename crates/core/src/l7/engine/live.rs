@@ -5,12 +5,9 @@ use std::num::NonZeroU32;
 use super::{Engine, Entry, Found, Kind, Transport};
 use crate::capture::{Frames, PayloadSeen, Wanted};
 use crate::flow::{FlowKey, Protocol, Side};
+use crate::frame::TcpHeader;
 use crate::l7::{FrameAhead, Why};
 use crate::stream::{Piece, Segment};
-
-const FIN: u8 = 0x01;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
 
 /// A connection whose entry made room for others comes back in its middle. What
 /// is further than this from its beginning does not begin there.
@@ -179,10 +176,10 @@ impl Engine {
         let flag = |flag: u8| seen.tcp_flags & flag != 0;
         let segment = Segment {
             seq: seen.seq,
-            ack: flag(ACK).then_some(seen.ack),
+            ack: flag(TcpHeader::ACK).then_some(seen.ack),
             syn: false,
-            fin: flag(FIN),
-            rst: flag(RST),
+            fin: flag(TcpHeader::FIN),
+            rst: flag(TcpHeader::RST),
             payload: seen.payload,
             payload_bytes: seen.payload_bytes,
         };
