@@ -2,6 +2,7 @@
 //! otherwise use, and prints everything that docs/benchmarks.md says. All traffic
 //! stays in network namespaces of its own; every load is bounded in time and count.
 
+mod at_work;
 mod attach;
 mod audit;
 mod burst;
@@ -42,8 +43,8 @@ struct Cli {
     /// Measure these sections only.
     #[arg(long, value_enum, value_name = "SECTION")]
     only: Vec<Section>,
-    /// Rounds of the sections end-to-end, reading, redirect and audit [default: 5; reading and
-    /// redirect 3].
+    /// Rounds of the sections at-work, end-to-end, reading, redirect and audit [default: 5; at-work,
+    /// reading and redirect 3].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: Option<u16>,
     /// Seconds of each load in each round.
@@ -63,6 +64,8 @@ struct Cli {
 enum Section {
     /// One packet in the kernel, with BPF_PROG_TEST_RUN.
     Packet,
+    /// The programs under load, as the kernel counts their time.
+    AtWork,
     /// Parsers alone: from segments to exchanges.
     Parsers,
     /// Captures read from files, beside tshark.
@@ -157,8 +160,9 @@ fn main() -> Result<()> {
     let machine = Machine::here();
     say(&machine.text())?;
     type Measure = fn(&Plan) -> Result<Vec<Table>>;
-    let sections: [(Section, Measure); 9] = [
+    let sections: [(Section, Measure); 10] = [
         (Section::Packet, packet_cost::measure),
+        (Section::AtWork, at_work::measure),
         (Section::Parsers, parsers::measure),
         (Section::Reading, reading::measure),
         (Section::EndToEnd, end_to_end::measure),

@@ -16,7 +16,9 @@ use crate::workload::Workload;
 use crate::workload::requests::{NewConnections, RequestResponse};
 use crate::workload::streams::{Datagrams, Streams};
 use crate::workload::web::Web;
-use host::{Host, Kind};
+pub(crate) use host::Host;
+use host::Kind;
+pub(crate) use method::Applied;
 use method::{Method, Rule};
 
 /// What `weir run --accelerate` does; on one kind of host one of them is measured.
@@ -34,6 +36,21 @@ struct Contest<'a> {
 /// Measures all workloads on all kinds of host.
 pub(crate) fn measure(plan: &Plan) -> Result<Vec<Table>> {
     Kind::here().into_iter().map(|kind| measure_on(plan, kind)).collect()
+}
+
+/// A host on which weir takes its fast path.
+pub(crate) fn host_for_fast_path(plan: &Plan) -> Result<Host> {
+    Host::new(Kind::Bridge, plan)
+}
+
+/// `weir redirect` to that server.
+pub(crate) fn by_weir(host: &Host, server: SocketAddr) -> Result<Applied<'_>> {
+    Method::Weir.apply(host, rule(host, server))
+}
+
+fn rule(host: &Host, server: SocketAddr) -> Rule {
+    let asked = IpAddr::V4(host.topology().container("front").ipv4());
+    Rule { asked: SocketAddr::new(asked, ASKED_PORT), server }
 }
 
 fn measure_on(plan: &Plan, kind: Kind) -> Result<Table> {
@@ -80,8 +97,7 @@ impl Contest<'_> {
     fn run_round(&mut self, plan: &Plan, host: &Host, methods: &[Method], round: usize) -> Result<()> {
         by_turns(round, methods, |which, method| {
             let server = self.workload.server();
-            let asked = IpAddr::V4(host.topology().container("front").ipv4());
-            let rule = Rule { asked: SocketAddr::new(asked, ASKED_PORT), server };
+            let rule = rule(host, server);
             let applied = method.apply(host, rule)?;
             let address = if method.redirects() { rule.asked } else { server };
             self.rates.add(which, self.workload.run(plan.seconds, address)?);

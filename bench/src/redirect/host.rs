@@ -98,7 +98,7 @@ impl Kind {
 }
 
 /// A host with the containers `client`, `front` and `server`.
-pub(super) struct Host {
+pub(crate) struct Host {
     kind: Kind,
     topology: Topology,
     weir: PathBuf,
@@ -130,7 +130,7 @@ impl Host {
         Ok(host)
     }
 
-    pub(super) fn topology(&self) -> &Topology {
+    pub(crate) fn topology(&self) -> &Topology {
         &self.topology
     }
 

@@ -58,17 +58,17 @@ impl Method {
             Self::Iptables => tables.redirect_by_iptables(rule.asked, rule.server),
             Self::Weir => {
                 redirect_by_weir(host, rule)?;
-                return Ok(Applied { tables, weir: Some((host, None)) });
+                return Ok(Applied { asked: rule.asked, tables, weir: Some((host, None)) });
             }
             Self::Accelerate | Self::WeirAccelerated => {
                 let daemon = host.accelerate();
                 if self == Self::WeirAccelerated {
                     redirect_by_weir(host, rule)?;
                 }
-                return Ok(Applied { tables, weir: Some((host, Some(daemon))) });
+                return Ok(Applied { asked: rule.asked, tables, weir: Some((host, Some(daemon))) });
             }
         }
-        Ok(Applied { tables, weir: None })
+        Ok(Applied { asked: rule.asked, tables, weir: None })
     }
 }
 
@@ -80,15 +80,21 @@ fn redirect_by_weir(host: &Host, rule: Rule) -> Result<()> {
 }
 
 /// It is in force.
-pub(super) struct Applied<'a> {
+pub(crate) struct Applied<'a> {
+    asked: SocketAddr,
     tables: Tables<'a>,
     /// The host with weir's state, and the weir that runs, if one does.
     weir: Option<(&'a Host, Option<Daemon>)>,
 }
 
 impl Applied<'_> {
+    /// The address that leads to the server.
+    pub(crate) fn asked(&self) -> SocketAddr {
+        self.asked
+    }
+
     /// Nothing of it is left for the next turn.
-    pub(super) fn take_back(self) -> Result<()> {
+    pub(crate) fn take_back(self) -> Result<()> {
         self.tables.empty();
         let Some((host, daemon)) = self.weir else { return Ok(()) };
         daemon.map_or(Ok(()), stop)?;
