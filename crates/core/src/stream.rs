@@ -217,6 +217,9 @@ impl Connection {
     /// be told: what an end sent before it had something of the other end comes before
     /// what it sent after.
     fn settle(&mut self, deliver: &mut impl FnMut(Side, Piece<'_>)) {
+        if self.halves.iter().all(Half::is_settled) {
+            return; // nearly always
+        }
         while self.acknowledge_due() || self.step(deliver) || self.untie() {}
     }
 

@@ -220,6 +220,13 @@ impl Half {
         self.later_acks.last_key_value().map(|(_, ack)| *ack)
     }
 
+    /// Whether nothing waits: there is no acknowledgement that is due, and nothing to deliver.
+    pub(super) fn is_settled(&self) -> bool {
+        let is_known =
+            self.acknowledged.max(self.lost_to) <= self.at && self.fin.is_none_or(|fin| fin > self.at);
+        self.later_acks.is_empty() && (self.over || self.held.is_empty() && is_known)
+    }
+
     /// Whether the receiver has more than was delivered.
     pub(super) fn is_behind(&self) -> bool {
         self.acknowledged > self.at
