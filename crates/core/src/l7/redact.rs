@@ -5,7 +5,7 @@ mod values;
 use std::borrow::Cow;
 use std::ops::Range;
 
-use memchr::memrchr;
+use memchr::{memchr2, memrchr};
 
 use crate::reveal::{self, Class, Reveal};
 
@@ -85,13 +85,45 @@ pub(super) fn url(url: &str) -> Cow<'_, str> {
 }
 
 fn url_by(url: &str, hides: Hides) -> Cow<'_, str> {
+    match plain_path_bytes(url.as_bytes()) {
+        Some(path) => url_from(path + 1, path, url, hides),
+        None => url_from(0, path_bytes(url), url, hides),
+    }
+}
+
+/// Where the path ends.
+fn path_bytes(url: &str) -> usize {
+    memchr2(b'?', b'#', url.as_bytes()).unwrap_or(url.len())
+}
+
+/// The same of a path in which nothing is ever hidden, as in most: words without any marks,
+/// that are too short to be tokens, and nothing that could be a URL's beginning.
+fn plain_path_bytes(url: &[u8]) -> Option<usize> {
+    let mut word_bytes = 0;
+    for (at, byte) in url.iter().enumerate() {
+        match byte {
+            b'?' | b'#' => return Some(at),
+            b'%' | b'=' | b':' | b'@' => return None,
+            b'/' => word_bytes = 0,
+            _ => word_bytes += 1,
+        }
+        if word_bytes >= values::TOKEN_BYTES_MIN {
+            return None;
+        }
+    }
+    Some(url.len())
+}
+
+/// The same, where nothing before `from` is to be hidden: 0, or what stands after the path.
+fn url_from(from: usize, path: usize, url: &str, hides: Hides) -> Cow<'_, str> {
     // What hides nothing, as most do, is not copied.
     let mut redacted = Redacted { given: url, text: String::new(), copied: 0 };
-    let mut from = 0;
-    if let Some(scheme) = scheme_bytes(url) {
+    let mut from = from;
+    if from == 0
+        && let Some(scheme) = scheme_bytes(url)
+    {
         from = redacted.authority(scheme);
     }
-    let path = url.bytes().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(url.len());
     // Parameters stand between these, in paths too (`;jsessionid=...`).
     while from < url.len() {
         let rest = url.get(from..).unwrap_or_default();
@@ -231,6 +263,7 @@ pub(super) fn unescape(name: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn secrets_are_taken_out_of_urls() {
@@ -304,6 +337,26 @@ mod tests {
             is_secret_name(name);
             url(&format!("/{name}?{name}={name}&ü=ö"));
             url(&format!("http://ü:{name}/ö@{name}//é@{name}?{name}:ü={name}"));
+        }
+    }
+
+    proptest! {
+        /// What is passed over is what would have stayed as it is.
+        #[test]
+        fn nothing_is_hidden_in_a_plain_path(
+            words in proptest::collection::vec(prop::sample::select(vec![
+                "/", "/", "/", "//", "a", "17", "token", "password", "0123456789abcdef", "0123456789abcde", "eyJhbGciOi",
+                "eyJhbGciOiJIUzI1NiJ9.", ".", "..", "http:", "http://", ":", "@", "=", "%3D", "%", ";", "&", "?", "#", "\u{e9}", " ",
+                "\"", "bob:hunter2@", "key", "sid=", "\0",
+            ]), 0..12),
+            any in "\\PC{0,40}",
+        ) {
+            for url in [words.concat(), any] {
+                let hides_all: Hides = |_| true;
+                for hides in [is_secret_name, names_password, hides_all] {
+                    prop_assert_eq!(url_by(&url, hides), url_from(0, path_bytes(&url), &url, hides));
+                }
+            }
         }
     }
 }

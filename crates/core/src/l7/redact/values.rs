@@ -4,7 +4,7 @@ use super::Hides;
 use crate::reveal::names_password;
 
 /// Shorter words are no tokens that somebody made.
-const TOKEN_BYTES_MIN: usize = 16;
+pub(super) const TOKEN_BYTES_MIN: usize = 16;
 
 /// Whether a secret stands in a value: a token, or a URL or something else with
 /// parameters, of which one bears a name that hides it.
