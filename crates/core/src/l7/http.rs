@@ -5,7 +5,8 @@
 //! request at hand that they belong to, where that is known.
 //!
 //! - `guess`: whether bytes begin with a head;
-//! - `head`: from the bytes of a head to what it says, redacted;
+//! - `strict`: the bytes of a head that is as it should be;
+//! - `head`: from the bytes of any head to what it says, redacted;
 //! - `message`: from what heads say to an exchange;
 //! - `heads`: which message a head begins, and what its body will be;
 //! - `chunks`: bodies in chunks;
@@ -16,6 +17,7 @@ mod guess;
 mod head;
 mod heads;
 mod message;
+mod strict;
 #[cfg(test)]
 mod tests;
 

@@ -1,18 +1,15 @@
 //! Heads of messages: the start line, and those headers that matter.
 
-use std::mem::MaybeUninit;
-
 use memchr::memchr;
 use smol_str::SmolStr;
 
 use super::guess::{METHOD_BYTES_MAX, METHODS, without_blank_lines};
+use super::strict;
 use crate::l7::redact;
 use crate::reveal::Reveal;
 use crate::sql::mask_quoted;
 use crate::text;
 
-/// As many headers as servers accept.
-const HEADERS_MAX: usize = 128;
 /// Longer ones are cut: no server takes them.
 pub(in crate::l7) const TARGET_BYTES_MAX: usize = 8 * 1024;
 const TEXT_BYTES_MAX: usize = 256;
@@ -32,7 +29,7 @@ pub(super) enum Framing {
 }
 
 /// What a head says of what matters, as it was sent.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::l7) struct Head<'a> {
     pub(super) framing: Framing,
     pub(super) host: Option<&'a [u8]>,
@@ -90,14 +87,9 @@ pub(super) fn end_of_head(bytes: &[u8], scanned: &mut usize) -> Option<usize> {
 /// Reads a request's head that lies whole and flawless at the beginning of these
 /// bytes, and how long it is.
 pub(super) fn strict_request(bytes: &[u8], reveal: Reveal) -> Option<(RequestLine, Head<'_>, usize)> {
-    let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
-    let mut parsed = httparse::Request::new(&mut []);
-    let Ok(httparse::Status::Complete(length)) = parsed.parse_with_uninit_headers(bytes, &mut headers) else {
-        return None;
-    };
-    let (method, target) = (parsed.method?, parsed.path?);
-    let line = request_line(method, target, Some(version(parsed.version?)), reveal);
-    Some((line, Head::new(parsed.headers), length))
+    let (strict::Asked { method, target, minor_version }, head, length) = strict::request(bytes)?;
+    let line = request_line(method, target, Some(version(minor_version)), reveal);
+    Some((line, head, length))
 }
 
 /// Reads a request's head, or the whole lines of one that was cut.
@@ -144,13 +136,8 @@ pub(in crate::l7) fn request_line(
 /// Reads an answer's head that lies whole and flawless at the beginning of these
 /// bytes, and how long it is.
 pub(super) fn strict_response(bytes: &[u8]) -> Option<(StatusLine, Head<'_>, usize)> {
-    let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
-    let mut parsed = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
-    let parsing = config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut headers);
-    let Ok(httparse::Status::Complete(length)) = parsing else { return None };
-    let line = status_line(version(parsed.version?), parsed.code?, parsed.reason.unwrap_or_default());
-    Some((line, Head::new(parsed.headers), length))
+    let (strict::Answered { minor_version, status, reason }, head, length) = strict::response(bytes)?;
+    Some((status_line(version(minor_version), status, reason), head, length))
 }
 
 /// Reads an answer's head, or the whole lines of one that was cut.
@@ -190,13 +177,6 @@ fn version(minor: u8) -> SmolStr {
 }
 
 impl<'a> Head<'a> {
-    fn new(headers: &[httparse::Header<'a>]) -> Self {
-        let mut head = Self::default();
-        headers.iter().for_each(|header| head.header(header.name, header.value));
-        head.finish();
-        head
-    }
-
     /// Headers that the strict reader refuses, line by line.
     fn of_unusual_lines(lines: Lines<'a>) -> Self {
         let mut head = Self::default();
@@ -204,7 +184,7 @@ impl<'a> Head<'a> {
         for line in lines {
             let mut halves = line.splitn(2, |byte| *byte == b':');
             if let (Some(name), Some(value)) = (halves.next(), halves.next()) {
-                head.header(&text::lossy(name.trim_ascii()), value);
+                head.header(name.trim_ascii(), value);
             }
         }
         head.finish();
@@ -212,23 +192,24 @@ impl<'a> Head<'a> {
     }
 
     /// Takes a header, if it is one of those that matter.
-    pub(in crate::l7) fn header(&mut self, name: &str, value: &'a [u8]) {
+    #[inline]
+    pub(in crate::l7) fn header(&mut self, name: &[u8], value: &'a [u8]) {
         // Most do not, and their names' lengths and first letters say so.
-        let is = |expected: &str| name.eq_ignore_ascii_case(expected);
-        match (name.len(), name.as_bytes().first().map_or(0, u8::to_ascii_lowercase)) {
-            (4, b'h') if is("host") => {
+        let is = |expected: &[u8]| name.eq_ignore_ascii_case(expected);
+        match (name.len(), name.first().map_or(0, u8::to_ascii_lowercase)) {
+            (4, b'h') if is(b"host") => {
                 if self.host.is_some() {
                     self.anomaly("several hosts");
                 }
                 self.host.get_or_insert(value.trim_ascii());
             }
-            (6, b'e') if is("expect") => {
+            (6, b'e') if is(b"expect") => {
                 self.expects_continue = value.trim_ascii().eq_ignore_ascii_case(b"100-continue");
             }
-            (7, b'u') if is("upgrade") => drop(self.upgrade.get_or_insert(value.trim_ascii())),
-            (10, b'u') if is("user-agent") => drop(self.user_agent.get_or_insert(value.trim_ascii())),
-            (14, b'c') if is("content-length") => self.content_length(value),
-            (17, b't') if is("transfer-encoding") => self.transfer_encoding(value),
+            (7, b'u') if is(b"upgrade") => drop(self.upgrade.get_or_insert(value.trim_ascii())),
+            (10, b'u') if is(b"user-agent") => drop(self.user_agent.get_or_insert(value.trim_ascii())),
+            (14, b'c') if is(b"content-length") => self.content_length(value),
+            (17, b't') if is(b"transfer-encoding") => self.transfer_encoding(value),
             _ => {}
         }
     }
@@ -249,6 +230,7 @@ impl<'a> Head<'a> {
         Some(cut(&text::lossy(self.user_agent?), TEXT_BYTES_MAX).into())
     }
 
+    #[inline(never)]
     fn transfer_encoding(&mut self, value: &[u8]) {
         let last = value.rsplit(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
         if last.eq_ignore_ascii_case(b"chunked") {
@@ -259,6 +241,7 @@ impl<'a> Head<'a> {
     }
 
     /// Several numbers, in one header or several, must be the same one.
+    #[inline(never)]
     fn content_length(&mut self, value: &[u8]) {
         for number in value.split(|byte| *byte == b',') {
             match (parsed(number.trim_ascii()), self.length) {
@@ -270,7 +253,7 @@ impl<'a> Head<'a> {
     }
 
     /// Chunks go before a length (RFC 9112, 6.3).
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         match (self.framing, self.length) {
             (Framing::None, Some(length)) => self.framing = Framing::Length(length),
             (Framing::Chunked | Framing::UntilClose, Some(_)) => self.anomaly("length and transfer encoding"),
@@ -320,7 +303,10 @@ impl<'a> Iterator for Lines<'a> {
 }
 
 pub(in crate::l7) fn cut(text: &str, bytes_max: usize) -> &str {
-    let end = (0..=bytes_max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    if text.len() <= bytes_max {
+        return text;
+    }
+    let end = (0..=bytes_max).rev().find(|end| text.is_char_boundary(*end));
     text.get(..end.unwrap_or(0)).unwrap_or(text)
 }
 

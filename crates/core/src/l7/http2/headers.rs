@@ -76,7 +76,7 @@ impl Headers {
         let line = request_line(method, target, Some("2".into()), reveal);
         let mut head = Head::default();
         if let Some(host) = self.authority.as_ref().or(self.host.as_ref()) {
-            head.header("host", host.as_bytes());
+            head.header(b"host", host.as_bytes());
         }
         if let (Some(authority), Some(host)) = (&self.authority, &self.host)
             && authority != host
@@ -84,7 +84,7 @@ impl Headers {
             head.anomaly("several hosts");
         }
         if let Some(agent) = &self.user_agent {
-            head.header("user-agent", agent.as_bytes());
+            head.header(b"user-agent", agent.as_bytes());
         }
         let mut exchange = *asked(line, head);
         if self.is_call == Some(true) {
