@@ -195,22 +195,33 @@ impl<'a> Head<'a> {
     #[inline]
     pub(in crate::l7) fn header(&mut self, name: &[u8], value: &'a [u8]) {
         // Most do not, and their names' lengths and first letters say so.
-        let is = |expected: &[u8]| name.eq_ignore_ascii_case(expected);
         match (name.len(), name.first().map_or(0, u8::to_ascii_lowercase)) {
-            (4, b'h') if is(b"host") => {
-                if self.host.is_some() {
-                    self.anomaly("several hosts");
-                }
-                self.host.get_or_insert(value.trim_ascii());
+            (4, b'h') | (6, b'e') | (7 | 10, b'u') | (14, b'c') | (17, b't') => {
+                self.header_that_may_matter(name, value)
             }
-            (6, b'e') if is(b"expect") => {
-                self.expects_continue = value.trim_ascii().eq_ignore_ascii_case(b"100-continue");
-            }
-            (7, b'u') if is(b"upgrade") => drop(self.upgrade.get_or_insert(value.trim_ascii())),
-            (10, b'u') if is(b"user-agent") => drop(self.user_agent.get_or_insert(value.trim_ascii())),
-            (14, b'c') if is(b"content-length") => self.content_length(value),
-            (17, b't') if is(b"transfer-encoding") => self.transfer_encoding(value),
             _ => {}
+        }
+    }
+
+    // Apart, so that it costs nothing where it is not needed.
+    #[inline(never)]
+    fn header_that_may_matter(&mut self, name: &[u8], value: &'a [u8]) {
+        let is = |expected: &[u8]| name.eq_ignore_ascii_case(expected);
+        if is(b"host") {
+            if self.host.is_some() {
+                self.anomaly("several hosts");
+            }
+            self.host.get_or_insert(value.trim_ascii());
+        } else if is(b"expect") {
+            self.expects_continue = value.trim_ascii().eq_ignore_ascii_case(b"100-continue");
+        } else if is(b"upgrade") {
+            self.upgrade.get_or_insert(value.trim_ascii());
+        } else if is(b"user-agent") {
+            self.user_agent.get_or_insert(value.trim_ascii());
+        } else if is(b"content-length") {
+            self.content_length(value);
+        } else if is(b"transfer-encoding") {
+            self.transfer_encoding(value);
         }
     }
 
@@ -230,7 +241,6 @@ impl<'a> Head<'a> {
         Some(cut(&text::lossy(self.user_agent?), TEXT_BYTES_MAX).into())
     }
 
-    #[inline(never)]
     fn transfer_encoding(&mut self, value: &[u8]) {
         let last = value.rsplit(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
         if last.eq_ignore_ascii_case(b"chunked") {
@@ -241,7 +251,6 @@ impl<'a> Head<'a> {
     }
 
     /// Several numbers, in one header or several, must be the same one.
-    #[inline(never)]
     fn content_length(&mut self, value: &[u8]) {
         for number in value.split(|byte| *byte == b',') {
             match (parsed(number.trim_ascii()), self.length) {
