@@ -25,6 +25,14 @@ macro_rules! attributes {
                 }
             }
 
+            /// As it stands in JSON before its value, after others: `,"NAME":`.
+            #[must_use]
+            pub fn json_key(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!(",\"", $name, "\":"),)*
+                }
+            }
+
             fn bit(self) -> u64 {
                 1 << self as u32
             }
@@ -237,8 +245,13 @@ impl Attributes {
 
     /// All of them, in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (Attribute, &AttributeValue)> {
-        let all = Attribute::ALL.iter().copied();
-        all.filter(|attribute| self.contains(*attribute)).zip(&self.values)
+        let mut left = self.present;
+        let names = std::iter::from_fn(move || {
+            let attribute = Attribute::ALL.get(left.trailing_zeros() as usize).copied();
+            left &= left.wrapping_sub(1);
+            attribute
+        });
+        names.zip(&self.values)
     }
 
     /// How many stand before this one.
