@@ -27,6 +27,7 @@ struct place abi_place;
 struct interface_place abi_interface_place;
 struct forged_source abi_forged_source;
 struct redirect_counters abi_redirect_counters;
+struct rule_bytes abi_rule_bytes;
 struct translation abi_translation;
 enum hook abi_hook;
 enum flow_state abi_flow_state;

@@ -18,7 +18,7 @@
 #ifndef WEIR_ABI_H
 #define WEIR_ABI_H
 
-#define ABI_VERSION 7
+#define ABI_VERSION 8
 
 /* Where a packet was seen, from the point of view of the device that the
  * program is attached to. At the host side of a container's veth, ingress is
@@ -323,8 +323,16 @@ struct fragment {
 
 /*
  * Redirects. What follows is written by user space and read by the programs,
- * except for `translation` and `redirect_counters`.
+ * except for `translation`, `redirect_counters` and the bytes in `rule_bytes`.
  */
+
+/* A rule has a number, which no other one ever gets, and ids: one for each address that it
+ * is about, counted from RULE_VARIANTS times its number. */
+#define RULE_VARIANTS 256
+
+/* Places in `rule_bytes`: a rule has the one that is its number's remainder. Of rules that
+ * are there at a time no two have the same. */
+#define RULE_PLACES 4096
 
 /* Matches of one address; targets of one rule. */
 #define REDIRECT_MATCHES 16
@@ -398,6 +406,14 @@ enum refusal {
 struct redirect_counters {
 	__u64 hits; /* connections that were redirected */
 	__u64 refused[REFUSALS];
+};
+
+/* What a rule's connections have brought, on one processor: what stands in the first point
+ * of either direction of their flows, and stays when those go. */
+struct rule_bytes {
+	__u32 number; /* of the rule whose place it is; 0: nobody's */
+	__u32 pad;
+	__u64 bytes; /* as in flow_point */
 };
 
 /* The two directions of a translated connection. */

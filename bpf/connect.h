@@ -19,8 +19,10 @@
 
 static __noinline void connect_count(__u32 rule, int result)
 {
-	struct redirect_counters *counters = bpf_map_lookup_elem(&redirect_counters, &rule);
+	struct redirect_counters *counters;
 
+	rule -= rule % RULE_VARIANTS;
+	counters = bpf_map_lookup_elem(&redirect_counters, &rule);
 	if (!counters)
 		return;
 	if (result == DECIDED)

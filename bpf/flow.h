@@ -237,6 +237,16 @@ static __always_inline void flow_follow(struct __sk_buff *skb, struct flow *flow
 		flow_note_quote(skb, packet->quote_offset, packet->key.protocol);
 }
 
+/* A packet of a translated flow, for the total of its rule, if that is still there. */
+static __always_inline void flow_count_for_rule(const struct flow *flow, const struct packet *packet)
+{
+	__u32 number = flow->rule / RULE_VARIANTS, place = number % RULE_PLACES;
+	struct rule_bytes *total = bpf_map_lookup_elem(&rule_bytes, &place);
+
+	if (total && number && total->number == number)
+		total->bytes += packet->length_bytes;
+}
+
 /* Every packet of a flow ends here. */
 static __always_inline void flow_count(struct __sk_buff *skb, struct flow *flow, const struct packet *packet, __u8 hook)
 {
@@ -258,8 +268,11 @@ static __always_inline void flow_count(struct __sk_buff *skb, struct flow *flow,
 	now_ns = clock_coarse_ns();
 	if (flow->last_ns < now_ns)
 		flow->last_ns = now_ns;
-	if (index == 0)
+	if (index == 0) {
+		if (config.redirect && flow->edge[WAY_TO_SERVER])
+			flow_count_for_rule(flow, packet);
 		flow_follow(skb, flow, packet, hook);
+	}
 }
 
 /* Counts a packet at a hook that it does not pass: it is delivered behind it. */

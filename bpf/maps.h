@@ -169,7 +169,7 @@ struct {
 	__uint(max_entries, 16384);
 } forged_sources SEC(".maps");
 
-/* Made by user space, one for each rule; counted by the programs. */
+/* By the first of a rule's ids. Made by user space, one for each rule; counted by the programs. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -177,6 +177,28 @@ struct {
 	__type(value, struct redirect_counters);
 	__uint(max_entries, 16384);
 } redirect_counters SEC(".maps");
+
+/*
+ * Bytes of rules, by their places, packet by packet: hence an array, which is found without
+ * a call, and one for each processor, for which they need not wait for each other. User space
+ * gives places to rules, sets the bytes of a new one to 0, and adds up the processors'.
+ * 64 KiB a processor.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct rule_bytes);
+	__uint(max_entries, RULE_PLACES);
+} rule_bytes SEC(".maps");
+
+/* By a rule's number: bytes that were counted by programs of other versions. User space only. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(max_entries, RULE_PLACES);
+} rule_bytes_before SEC(".maps");
 
 /*
  * Translated connections: two entries each. Written by the programs; user space

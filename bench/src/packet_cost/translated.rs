@@ -65,7 +65,7 @@ pub(super) fn rows(
 fn one_redirect(ifindex: u32) -> Result<Compiled> {
     let (asked, server) = (IpAddr::from([10, 0, 0, 2]), IpAddr::from([10, 0, 0, 3]));
     let rule = RuleId::new(1, 0).context("1 is the number of a rule")?;
-    let mut compiled = Compiled::default();
+    let mut compiled = Compiled { numbers: [rule.number()].into(), ..Compiled::default() };
     let ports = CompiledMatch { rule, protocol: 0, port_first: 8080, port_last: 8080, limited: false };
     compiled.matches.insert(asked, vec![ports]);
     let slots = vec![TargetId(1); SLOTS];

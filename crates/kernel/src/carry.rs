@@ -6,6 +6,7 @@
 //! program is replaced, new connections that a rule is about find no target: they are refused, and their clients ask
 //! again a moment later.
 
+mod bytes;
 mod layout;
 mod settle;
 
@@ -18,6 +19,7 @@ use std::path::Path;
 use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle, MapType, libbpf_sys};
 
 use crate::pins::{self, PinError};
+use crate::redirects::RULE_BYTES;
 use layout::Layout;
 
 /// What makes it state that connections hang on.
@@ -26,6 +28,7 @@ const FLOWS: &str = "flows";
 const TRANSLATIONS: &str = "translations";
 /// Without them no rule redirects anything.
 const TARGETS: &str = "redirect_targets";
+const BYTES_BEFORE: &str = "rule_bytes_before";
 
 /// Keys and their values.
 type Content = HashMap<Vec<u8>, Vec<u8>>;
@@ -99,7 +102,10 @@ impl Carry {
     /// # Errors
     /// Something does not fit into this version's maps, or the kernel refuses.
     pub(crate) fn copy(&mut self) -> Result<(), PinError> {
-        for map in self.maps.iter_mut().filter(|map| map.name != TARGETS) {
+        if let Some(map) = self.map(RULE_BYTES) {
+            bytes::begin(map)?;
+        }
+        for map in self.maps.iter_mut().filter(|map| ![TARGETS, RULE_BYTES].contains(&map.name.as_str())) {
             let mut copied = std::mem::take(&mut map.copied);
             map.visit(|raw_key, raw_value| {
                 if copied.get(&raw_key) == Some(&raw_value) {
@@ -160,6 +166,9 @@ impl Carry {
                 map.write(&key, &value, MapFlags::NO_EXIST)
             })?;
         }
+        if let (Some(bytes), Some(before)) = (self.map(RULE_BYTES), self.map(BYTES_BEFORE)) {
+            bytes::settle(bytes, before)?;
+        }
         self.map(FLOWS).map_or(Ok(()), settle_flows)
     }
 
@@ -197,7 +206,7 @@ impl Carried {
     fn open(name: String, path: &Path, to: MapHandle) -> Result<Option<Self>, String> {
         let opened = |error: libbpf_rs::Error| format!("its map {name} cannot be opened: {error}");
         let from = MapHandle::from_pinned_path(path).map_err(opened)?;
-        if !matches!(to.map_type(), MapType::Hash | MapType::LpmTrie) {
+        if !matches!(to.map_type(), MapType::Hash | MapType::LpmTrie) && name != RULE_BYTES {
             return Ok(None);
         }
         let unlike = || format!("nothing says how its map {name} is laid out, or it is another kind of map");

@@ -22,7 +22,7 @@ use crate::flows::FlowTable;
 use crate::payloads::{Captures, PayloadConsumer, PayloadListener};
 use crate::pins::{Former, LinkFolders, Owned, PinDirectory, PinError};
 use crate::reader::{EventBatch, Naps, Reader, ReaderError, SleepFlag};
-use crate::redirects::{RedirectMaps, Redirects};
+use crate::redirects::{Counted, RedirectMaps, Redirects};
 use crate::skeleton::abi::types::event_kind;
 use crate::skeleton::veth::VethSkel;
 use crate::texts::{RuleTexts, TextsError};
@@ -296,7 +296,11 @@ impl Datapath {
             interfaces: handle(&maps.interfaces)?,
             virtual_addresses: handle(&maps.virtual_addresses)?,
             forged_sources: handle(&maps.forged_sources)?,
-            counters: handle(&maps.redirect_counters)?,
+            counted: Counted {
+                counters: handle(&maps.redirect_counters)?,
+                bytes: handle(&maps.rule_bytes)?,
+                bytes_before: handle(&maps.rule_bytes_before)?,
+            },
             translations: handle(&maps.translations)?,
         }))
     }

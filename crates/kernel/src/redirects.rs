@@ -1,5 +1,6 @@
 //! Redirect rules, written into the kernel's maps.
 
+mod counted;
 mod in_force;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,9 @@ use weir_core::redirect::{
 
 use crate::pins::PinDirectory;
 use crate::{abi, translations};
+
+pub use counted::RedirectCounters;
+pub(crate) use counted::{Counted, RULE_BYTES, claim_places};
 
 /// Rules cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -47,21 +51,6 @@ pub enum RedirectError {
     },
 }
 
-/// What happened because of a rule, since it was written first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RedirectCounters {
-    /// Connections that were redirected.
-    pub hits: u64,
-    /// New connections dropped: no target of the rule is there.
-    pub refused_no_target: u64,
-    /// New connections dropped: the server would have taken them for others, from every port that was tried.
-    pub refused_no_port: u64,
-    /// New connections dropped: the flow table is full.
-    pub refused_flows_full: u64,
-    /// New connections dropped: the table of translations is full.
-    pub refused_translations_full: u64,
-}
-
 /// The maps, each with a name for error messages.
 pub(crate) struct RedirectMaps {
     pub(crate) redirects: MapHandle,
@@ -72,7 +61,7 @@ pub(crate) struct RedirectMaps {
     pub(crate) interfaces: MapHandle,
     pub(crate) virtual_addresses: MapHandle,
     pub(crate) forged_sources: MapHandle,
-    pub(crate) counters: MapHandle,
+    pub(crate) counted: Counted,
     pub(crate) translations: MapHandle,
 }
 
@@ -117,7 +106,11 @@ impl Redirects {
             interfaces: open("interfaces")?,
             virtual_addresses: open("virtual_addresses")?,
             forged_sources: open("forged_sources")?,
-            counters: open("redirect_counters")?,
+            counted: Counted {
+                counters: open("redirect_counters")?,
+                bytes: open("rule_bytes")?,
+                bytes_before: open("rule_bytes_before")?,
+            },
             translations: open("translations")?,
         })))
     }
@@ -132,33 +125,23 @@ impl Redirects {
     pub fn set(&self, compiled: &Compiled) -> Result<(), RedirectError> {
         let tables = self.wanted(compiled)?;
         // What is referred to is there before what refers to it, and goes after it.
-        // Counters are written once; the kernel's programs do the rest.
+        self.maps.counted.begin(&compiled.numbers)?;
         let mut obsolete = Vec::new();
         for table in &tables {
-            obsolete.push(table.write(!std::ptr::eq(table.map, &self.maps.counters))?);
+            obsolete.push(table.write()?);
         }
         for (table, keys) in tables.iter().zip(&obsolete).rev() {
             table.delete(keys)?;
         }
-        Ok(())
+        self.maps.counted.end_others(&compiled.numbers)
     }
 
-    /// What happened because of a rule; nothing, if there is no such rule.
+    /// What happened because of each rule, by their numbers, since it was added.
     ///
     /// # Errors
     /// The kernel refuses to read.
-    pub fn counters(&self, rule: RuleId) -> Result<RedirectCounters, RedirectError> {
-        let failed = |error| RedirectError::Read { what: "counters", source: io::Error::other(error) };
-        let bytes = self.maps.counters.lookup(&rule.0.to_ne_bytes(), MapFlags::ANY).map_err(failed)?;
-        let raw: abi::redirect_counters = bytes.as_deref().and_then(abi::from_bytes).unwrap_or_default();
-        let refused = |why: abi::refusal| raw.refused.get(why.0 as usize).copied().unwrap_or(0);
-        Ok(RedirectCounters {
-            hits: raw.hits,
-            refused_no_target: refused(abi::refusal::REFUSED_NO_TARGET),
-            refused_no_port: refused(abi::refusal::REFUSED_NO_PORT),
-            refused_flows_full: refused(abi::refusal::REFUSED_FLOWS_FULL),
-            refused_translations_full: refused(abi::refusal::REFUSED_TRANSLATIONS_FULL),
-        })
+    pub fn counters(&self) -> Result<BTreeMap<u32, RedirectCounters>, RedirectError> {
+        self.maps.counted.read()
     }
 
     /// Every translated connection: the flow as its server names it, and what its
@@ -185,7 +168,7 @@ impl Redirects {
         let maps = &self.maps;
         let number = |number: u32| number.to_ne_bytes().to_vec();
         let rule_ids = || compiled.rules.keys().map(|rule| number(rule.0));
-        let tables: [(&'static str, &MapHandle, Content); 9] = [
+        let tables: [(&'static str, &MapHandle, Content); 8] = [
             ("targets", &maps.targets, {
                 let target = |port_first, address| abi::redirect_target { address, port_first, pad: [0; 2] };
                 let entry = |id: u32, port, address| (number(id), bytes(&target(port, mapped(address))));
@@ -196,9 +179,6 @@ impl Redirects {
                 &maps.rules,
                 rule_ids().zip(compiled.rules.values().map(|to| bytes(&rule(to)))).collect(),
             ),
-            ("counters", &maps.counters, {
-                rule_ids().map(|id| (id, bytes(&abi::redirect_counters::default()))).collect()
-            }),
             ("clients", &maps.clients, {
                 compiled.clients.iter().map(|(id, net)| (bytes(&client(*id, *net)), vec![1])).collect()
             }),
@@ -245,8 +225,8 @@ impl Redirects {
 }
 
 impl Wanted<'_> {
-    /// Writes what is new or, with `replace`, other than before. The keys that are to go.
-    fn write(&self, replace: bool) -> Result<Vec<Vec<u8>>, RedirectError> {
+    /// Writes what is new or other than before. The keys that are to go.
+    fn write(&self) -> Result<Vec<Vec<u8>>, RedirectError> {
         let mut obsolete = Vec::new();
         let mut same = 0;
         let mut there = BTreeMap::new();
@@ -262,7 +242,7 @@ impl Wanted<'_> {
         }
         for (key, value) in &self.content {
             let stands = match there.get(key) {
-                Some(Some(now)) => !replace || now == value,
+                Some(Some(now)) => now == value,
                 _ => false,
             };
             if stands {

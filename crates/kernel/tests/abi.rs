@@ -10,6 +10,7 @@ use libbpf_rs::btf::{Btf, BtfType, HasSize};
 use weir_core::event::Hook;
 use weir_core::flow::{CaptureState, FlowState};
 use weir_core::loss::{EventLosses, TallyReason};
+use weir_core::redirect::RuleId;
 
 const HEADER: &str = include_str!("../../../bpf/abi.h");
 const GOLDEN: &str = include_str!("../../../testdata/abi.txt");
@@ -133,4 +134,11 @@ fn every_event_has_its_loss() {
     let named: Vec<&str> =
         losses.named().into_iter().filter_map(|(name, _)| name.strip_suffix("_ring_full")).collect();
     assert_eq!(named, kinds.iter().map(|(_, kind)| kind.as_str()).collect::<Vec<_>>());
+}
+
+/// Numbers of rules, as user space gives them and the programs take them apart.
+#[test]
+fn rules_have_their_places() {
+    assert_eq!(constant("RULE_VARIANTS"), u64::from(RuleId::VARIANTS));
+    assert_eq!(constant("RULE_PLACES"), u64::from(RuleId::PLACES));
 }

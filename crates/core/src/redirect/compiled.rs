@@ -21,6 +21,9 @@ pub struct RuleId(pub u32);
 impl RuleId {
     /// Addresses that one rule may stand for.
     pub const VARIANTS: u32 = 256;
+    /// Of rules that are there at a time, no two have a number with the same remainder by this: by it the kernel
+    /// counts what each has brought.
+    pub const PLACES: u32 = 4096;
     /// The highest number of a rule.
     pub const NUMBER_MAX: u32 = u32::MAX / Self::VARIANTS;
 
@@ -49,6 +52,8 @@ pub struct TargetId(pub u32);
 /// clothes); the maps hold them mapped.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Compiled {
+    /// All rules by their numbers, also those without effect at the moment: what was counted for them stays.
+    pub numbers: BTreeSet<u32>,
     /// By the address that a client asks: its matches, the most specific first,
     /// [`MATCHES_MAX`] at the most. The first that fits decides.
     pub matches: BTreeMap<IpAddr, Vec<CompiledMatch>>,

@@ -1,6 +1,6 @@
 //! All rules together: kept, checked, compiled.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
@@ -140,11 +140,21 @@ impl RuleSet {
         if self.find(rule.rule.name.as_str()).is_ok() {
             return Err(RuleError::NameTaken(rule.rule.name.to_string()));
         }
-        let number = self.last_number.checked_add(1).filter(|number| *number <= RuleId::NUMBER_MAX);
-        let number = number.ok_or(RuleError::NumbersUsedUp)?;
+        let number = self.free_number().ok_or(RuleError::NumbersUsedUp)?;
         self.last_number = number;
         self.rules.insert(number, rule);
         Ok(number)
+    }
+
+    /// The next number whose place no other rule has. Of so many numbers in a row one is that, unless there are more
+    /// rules than places.
+    fn free_number(&self) -> Option<u32> {
+        let place = |number: u32| number % RuleId::PLACES;
+        let taken: BTreeSet<u32> = self.rules.keys().copied().map(place).collect();
+        let next = self.last_number.checked_add(1)?;
+        (next..=RuleId::NUMBER_MAX)
+            .take(RuleId::PLACES as usize)
+            .find(|number| !taken.contains(&place(*number)))
     }
 
     /// Removes a rule by its number.
@@ -246,6 +256,7 @@ impl RuleSet {
         }
         let expires_ns = |number| self.get(number).map_or(0, |kept| kept.expires_ns);
         let mut compiled = compile(&rules, surroundings, expires_ns);
+        compiled.numbers = self.rules.keys().copied().collect();
         for (address, matches) in &mut compiled.matches {
             if matches.len() > MATCHES_MAX {
                 let reason = RuleError::MatchesMany { address: *address, count: matches.len() };

@@ -564,3 +564,22 @@ fn rules_are_found_removed_and_end() {
     assert_eq!((set.last_number(), set.iter().count()), (3, 1));
     assert_eq!(RuleSet::new([(7, kept("a", "four:1 :2"))].into(), 3).last_number(), 7);
 }
+
+/// The kernel counts by places, which numbers that come round would share.
+#[test]
+fn no_two_rules_have_one_place() {
+    let there = [(3, kept("a", "web:1 :2")), (4, kept("b", "web:3 :4"))].into();
+    let mut set = RuleSet::new(there, RuleId::PLACES + 2);
+    assert_eq!(set.add(kept("c", "web:5 :6")), Ok(RuleId::PLACES + 5), "3 and 4 are taken");
+    set.remove(4);
+    assert_eq!(set.add(kept("d", "web:7 :8")), Ok(RuleId::PLACES + 6), "none is given twice");
+    let (compiled, _) = set.compile(&host());
+    let numbers: Vec<u32> = compiled.numbers.into_iter().collect();
+    assert_eq!(numbers, [3, RuleId::PLACES + 5, RuleId::PLACES + 6]);
+    // Without effect at the moment, and still a rule.
+    let gone = Surroundings { residents: Vec::new(), ..host() };
+    assert_eq!(set.compile(&gone).0.numbers.len(), 3);
+    let last = [(RuleId::NUMBER_MAX - RuleId::PLACES + 1, kept("a", "web:1 :2"))].into();
+    let mut full = RuleSet::new(last, RuleId::NUMBER_MAX);
+    assert_eq!(full.add(kept("c", "web:5 :6")), Err(RuleError::NumbersUsedUp));
+}

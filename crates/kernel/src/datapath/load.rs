@@ -12,6 +12,7 @@ use libbpf_rs::{MapCore, MapHandle, MapType, OpenMapMut, PrintLevel};
 use super::Options;
 use crate::pins::{Owned, PinError};
 use crate::reader::{self, ReaderError};
+use crate::redirects::RULE_BYTES;
 use crate::skeleton::veth::{OpenVethSkel, VethSkel, VethSkelBuilder};
 
 /// Why the programs are not in the kernel.
@@ -52,7 +53,7 @@ pub(super) fn load_pinned(options: &Options, owned: &Owned) -> Result<VethSkel<'
         // Constants and totals (`.rodata`, `.bss`), room to work in and what the programs care for alone belong to
         // the programs of one load, payload and what is wanted of it to the process that reads it.
         if name.contains('.')
-            || map.map_type() == MapType::PercpuArray
+            || (map.map_type() == MapType::PercpuArray && name != RULE_BYTES)
             || ["payloads", "captures", "tended", "held_names"].contains(&name.as_str())
         {
             continue;
@@ -109,6 +110,7 @@ pub(super) fn open(options: &Options, tended_flows: u32) -> libbpf_rs::Result<Op
     } else {
         open.maps.held_names.set_max_entries(1)?;
         open.maps.recent_translations.set_max_entries(1)?;
+        open.maps.rule_bytes.set_max_entries(1)?;
     }
     open.maps
         .payloads

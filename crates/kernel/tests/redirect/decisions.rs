@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use weir_core::flow::FlowState;
-use weir_core::redirect::RuleId;
 use weir_kernel::{RedirectCounters, monotonic_now_ns};
 use weir_testkit::packet::Frame;
 use weir_testkit::require_root;
@@ -411,6 +410,6 @@ fn root_counters_live_as_long_as_their_rule() {
         lab.sends(CLIENT, &udp(2));
         assert_eq!((lab.counters(0).hits, lab.counters(1).hits), (2, 0));
         lab.set(&[]);
-        assert_eq!(lab.redirects.counters(RuleId(256)).unwrap(), RedirectCounters::default());
+        assert!(lab.redirects.counters().unwrap().is_empty());
     });
 }

@@ -124,6 +124,7 @@ pub(crate) fn compiled(lab: &Lab, rules: &[Rule]) -> Compiled {
     let mut compiled = lab.host();
     for (index, rule) in rules.iter().enumerate() {
         let id = id(index);
+        compiled.numbers.insert(id.number());
         let targets: Vec<TargetId> = rule
             .targets
             .iter()
@@ -308,7 +309,7 @@ impl Lab {
     }
 
     pub(crate) fn counters(&self, index: usize) -> RedirectCounters {
-        self.redirects.counters(id(index)).unwrap()
+        self.redirects.counters().unwrap().remove(&id(index).number()).unwrap_or_default()
     }
 
     /// Takes every flow, and every translation with it, out of the tables.

@@ -4,6 +4,7 @@
 //! MACs and every checksum.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+mod bytes;
 mod decisions;
 mod errors;
 mod held;

@@ -1,6 +1,6 @@
 //! Keeps the rules: in the kernel as maps, beside it as texts.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -13,7 +13,7 @@ use weir_kernel::{
 };
 
 use super::request::{Answer, Draft, Request, RuleStatus};
-use super::status::{self, Traffic};
+use super::status::{self, Live};
 use crate::error::Error;
 
 /// The text under this number is no rule's, but the highest number so far.
@@ -28,8 +28,6 @@ pub(crate) struct Keeper {
     compiled: Compiled,
     /// What is to be known of the rules as they are compiled.
     warnings: Vec<Warning>,
-    /// Counters of addresses that a rule, by its number, stands for no more.
-    past: HashMap<u32, Vec<RedirectCounters>>,
 }
 
 impl Keeper {
@@ -67,7 +65,7 @@ impl Keeper {
     fn new(redirects: Redirects, texts: RuleTexts, flows: FlowTable) -> Result<Self, Error> {
         let rules = read_rules(&texts)?;
         let (compiled, warnings) = (Compiled::default(), Vec::new());
-        Ok(Self { redirects, rules, flows, texts, compiled, warnings, past: HashMap::new() })
+        Ok(Self { redirects, rules, flows, texts, compiled, warnings })
     }
 
     /// Removes the rules whose time is over. The kernel knows that itself.
@@ -77,17 +75,12 @@ impl Keeper {
     pub(crate) fn remove_expired(&mut self) -> Result<(), Error> {
         for number in self.rules.remove_expired(monotonic_now_ns()) {
             self.texts.remove(number)?;
-            self.past.remove(&number);
         }
         Ok(())
     }
 
-    /// Makes this what the kernel follows. What was counted for addresses that go
-    /// is kept.
+    /// Makes this what the kernel follows.
     fn set(&mut self, (compiled, warnings): (Compiled, Vec<Warning>)) -> Result<(), Error> {
-        for id in self.compiled.rules.keys().filter(|id| !compiled.rules.contains_key(id)) {
-            self.past.entry(id.number()).or_default().push(self.redirects.counters(*id)?);
-        }
         self.redirects.set(&compiled)?;
         (self.compiled, self.warnings) = (compiled, warnings);
         Ok(())
@@ -146,13 +139,15 @@ impl Keeper {
         match request {
             Request::Add(draft) => self.add(draft, surroundings),
             Request::List => {
-                let traffic = self.traffic()?;
-                let rules = self.rules.iter().map(|(number, kept)| self.status(number, kept, &traffic));
-                Ok(Answer::Rules(rules.collect::<Result<_, _>>()?))
+                let (counters, live) = (self.redirects.counters()?, self.live()?);
+                let rules =
+                    self.rules.iter().map(|(number, kept)| self.status(number, kept, &counters, &live));
+                Ok(Answer::Rules(rules.collect()))
             }
             Request::Show(name) => {
                 let (number, kept) = self.rules.find(name)?;
-                Ok(Answer::Rule(Box::new(self.status(number, kept, &self.traffic()?)?)))
+                let (counters, live) = (self.redirects.counters()?, self.live()?);
+                Ok(Answer::Rule(Box::new(self.status(number, kept, &counters, &live))))
             }
             Request::Remove(names) => {
                 let found = names.iter().map(|name| self.rules.find(name).map(|(number, _)| number));
@@ -194,29 +189,33 @@ impl Keeper {
         self.rules = rules;
         for number in numbers {
             self.texts.remove(*number)?;
-            self.past.remove(number);
         }
         Ok(Answer::Removed(removed))
     }
 
-    fn status(&self, number: u32, kept: &KeptRule, traffic: &Traffic) -> Result<RuleStatus, Error> {
-        let ids = self.compiled.rules.keys().filter(|id| id.number() == number);
-        let mut counters: Vec<_> = ids.map(|id| self.redirects.counters(*id)).collect::<Result<_, _>>()?;
-        counters.extend(self.past.get(&number).into_iter().flatten());
+    fn status(
+        &self,
+        number: u32,
+        kept: &KeptRule,
+        counters: &BTreeMap<u32, RedirectCounters>,
+        live: &Live,
+    ) -> RuleStatus {
+        let counters = counters.get(&number).copied().unwrap_or_default();
+        let live = live.get(&number).copied().unwrap_or_default();
         let warnings = concerns(&kept.rule.name, &self.warnings);
-        Ok(RuleStatus { warnings, ..status::of(number, kept, &self.compiled, counters.into_iter(), traffic) })
+        RuleStatus { warnings, ..status::of(number, kept, &self.compiled, &counters, live) }
     }
 
-    /// What the open connections of each rule have brought.
-    fn traffic(&self) -> Result<Traffic, Error> {
-        let mut traffic = Traffic::default();
+    /// The open connections of each rule.
+    fn live(&self) -> Result<Live, Error> {
+        let mut live = Live::new();
         for (key, translation) in self.redirects.translations()? {
             let Some(rule) = translation.rule.map(RuleId::number) else { continue };
-            if let Some(entry) = self.flows.read(&key)? {
-                traffic.add(rule, &entry);
+            if self.flows.read(&key)?.is_some_and(|entry| status::is_open(&entry)) {
+                *live.entry(rule).or_default() += 1;
             }
         }
-        Ok(traffic)
+        Ok(live)
     }
 }
 
@@ -287,7 +286,7 @@ fn check(rules: &RuleSet, draft: &Draft, surroundings: &Surroundings) -> Result<
         rules.check_ssh(number, surroundings, ssh)?;
     }
     let compiled = rules.compile(surroundings);
-    let status = status::of(number, &kept, &compiled.0, [].into_iter(), &Traffic::default());
+    let status = status::of(number, &kept, &compiled.0, &RedirectCounters::default(), 0);
     Ok(Checked { rules, number, text, compiled, answer: Answer::Added(Box::new(status), warnings) })
 }
 

@@ -92,7 +92,7 @@ fn place(address: IpAddr, ports: Option<Ports>) -> String {
 }
 
 const COLUMNS: [&str; 9] =
-    ["NAME", "MATCH", "TARGET", "FROM", "PROTOCOL", "HITS", "LIVE", "LIVE BYTES", "ENDS IN"];
+    ["NAME", "MATCH", "TARGET", "FROM", "PROTOCOL", "HITS", "LIVE", "BYTES", "ENDS IN"];
 
 fn table(rules: &[RuleStatus], now: Timestamp) -> String {
     if rules.is_empty() {
@@ -108,7 +108,7 @@ fn table(rules: &[RuleStatus], now: Timestamp) -> String {
             rule.protocol.clone(),
             rule.hits.to_string(),
             rule.live_connections.to_string(),
-            text::bytes(rule.live_bytes),
+            text::bytes(rule.bytes),
             ends_in(rule, now),
         ]
         .map(|cell| escape(&cell).into_owned())
@@ -170,7 +170,8 @@ fn page(rule: &RuleStatus, now: Timestamp) -> String {
         line("ends in", ends_in(rule, now));
     }
     line("hits", rule.hits.to_string());
-    line("live", format!("{} connections, {}", rule.live_connections, text::bytes(rule.live_bytes)));
+    line("live", format!("{} connections", rule.live_connections));
+    line("bytes", text::bytes(rule.bytes));
     for note in rule.warnings.iter().map(ToString::to_string).chain(refusals(rule)) {
         line("note", note);
     }
@@ -205,9 +206,9 @@ mod tests {
             }],
             warnings: Vec::new(),
             hits: 1234,
+            bytes: 18_400,
             refused: [("no_target".to_owned(), 2), ("translations_full".to_owned(), 1)].into(),
             live_connections: 3,
-            live_bytes: 18_400,
         }
     }
 
@@ -218,8 +219,8 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "NAME    MATCH     TARGET             FROM      PROTOCOL  HITS  LIVE  LIVE BYTES  ENDS IN",
-                "canary  web:8080  web:80=9,api:80=1  shop/web  tcp       1234  3     18.4 kB     1 h 0 m",
+                "NAME    MATCH     TARGET             FROM      PROTOCOL  HITS  LIVE  BYTES    ENDS IN",
+                "canary  web:8080  web:80=9,api:80=1  shop/web  tcp       1234  3     18.4 kB  1 h 0 m",
                 "canary: new connections refused, as no target was running: 2",
                 "canary: new connections refused, as the table of translations was full: 1",
             ]
@@ -243,7 +244,12 @@ mod tests {
             text.ends_with("[fd00::2]:8080 (virtual) ⇒ [fd00::2]:80 (90 %), [fd00::3]:80 (10 %)\n"),
             "{text}"
         );
-        for line in ["from        shop/web", "source      10.9.9.9", "live        3 connections, 18.4 kB"] {
+        for line in [
+            "from        shop/web",
+            "source      10.9.9.9",
+            "live        3 connections",
+            "bytes       18.4 kB",
+        ] {
             assert!(text.contains(line), "{text}");
         }
         let refusing =

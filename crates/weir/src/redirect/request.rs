@@ -117,12 +117,12 @@ pub(crate) struct RuleStatus {
     pub(crate) warnings: Vec<Concern>,
     /// Connections that were redirected.
     pub(crate) hits: u64,
+    /// What these have brought, both ways, those that have ended too.
+    pub(crate) bytes: u64,
     /// New connections that were not, by the reason.
     pub(crate) refused: BTreeMap<String, u64>,
     /// Redirected connections that are open.
     pub(crate) live_connections: u64,
-    /// Bytes of these, both ways, as far as they have come.
-    pub(crate) live_bytes: u64,
 }
 
 fn texts<S: Serializer>(concerns: &[Concern], serializer: S) -> Result<S::Ok, S::Error> {

@@ -8,20 +8,12 @@ use weir_kernel::RedirectCounters;
 
 use super::request::{AddressStatus, RuleStatus, TargetStatus};
 
-/// Open connections and their bytes, by the number of the rule.
-#[derive(Debug, Default)]
-pub(super) struct Traffic(HashMap<u32, (u64, u64)>);
+/// Open connections, by the number of the rule.
+pub(super) type Live = HashMap<u32, u64>;
 
-impl Traffic {
-    pub(super) fn add(&mut self, rule: u32, entry: &FlowEntry) {
-        if matches!(entry.state, FlowState::Closed | FlowState::Reset) {
-            return;
-        }
-        let bytes: u64 = entry.directions.iter().map(|one| one.points[0].counters.bytes).sum();
-        let (connections, sum) = self.0.entry(rule).or_default();
-        *connections += 1;
-        *sum += bytes;
-    }
+/// Whether a redirected connection with this entry is open.
+pub(super) fn is_open(entry: &FlowEntry) -> bool {
+    !matches!(entry.state, FlowState::Closed | FlowState::Reset)
 }
 
 /// What a rule stands for and what became of it; without warnings.
@@ -29,26 +21,17 @@ pub(super) fn of(
     number: u32,
     kept: &KeptRule,
     compiled: &Compiled,
-    counters: impl Iterator<Item = RedirectCounters>,
-    traffic: &Traffic,
+    counters: &RedirectCounters,
+    live_connections: u64,
 ) -> RuleStatus {
     let rule = &kept.rule;
-    let mut hits = 0;
-    let mut refused: BTreeMap<String, u64> = BTreeMap::new();
-    for counters in counters {
-        hits += counters.hits;
-        for (reason, count) in [
-            ("no_target", counters.refused_no_target),
-            ("no_port", counters.refused_no_port),
-            ("flows_full", counters.refused_flows_full),
-            ("translations_full", counters.refused_translations_full),
-        ] {
-            if count > 0 {
-                *refused.entry(reason.to_owned()).or_default() += count;
-            }
-        }
-    }
-    let (live_connections, live_bytes) = traffic.0.get(&number).copied().unwrap_or_default();
+    let refused = [
+        ("no_target", counters.refused_no_target),
+        ("no_port", counters.refused_no_port),
+        ("flows_full", counters.refused_flows_full),
+        ("translations_full", counters.refused_translations_full),
+    ];
+    let refused = refused.into_iter().filter(|(_, count)| *count > 0);
     RuleStatus {
         name: rule.name.clone(),
         protocol: rule.protocol().map_or_else(|| "any".to_owned(), |one| one.to_string()),
@@ -60,10 +43,10 @@ pub(super) fn of(
         expires: kept.expires,
         addresses: addresses(number, compiled),
         warnings: Vec::new(),
-        hits,
-        refused,
+        hits: counters.hits,
+        bytes: counters.bytes,
+        refused: refused.map(|(reason, count)| (reason.to_owned(), count)).collect(),
         live_connections,
-        live_bytes,
     }
 }
 

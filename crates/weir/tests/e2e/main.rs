@@ -22,6 +22,7 @@ mod redirect;
 mod sctp;
 mod sums;
 mod survival;
+mod totals;
 mod volume;
 mod ways;
 mod weir;

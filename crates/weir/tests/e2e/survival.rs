@@ -191,6 +191,9 @@ fn redirected_connections_survive_upgrades(attach: &str) {
     let rules: serde_json::Value = serde_json::from_slice(&rules.stdout).unwrap();
     assert_eq!((&rules[0]["name"], &rules[0]["live_connections"]), (&"moved".into(), &2.into()), "{rules}");
     assert_eq!(rules[0]["hits"], 4, "{rules}");
+    // All of the first two, three quarters of the third and one of the fourth, of which some may not be sent yet.
+    let quarters = |count: usize| (count * PIECES / 4 * 65_536) as u64;
+    assert!((quarters(11)..quarters(13)).contains(&number(&rules[0]["bytes"])), "{rules}");
     let observer = host.observe(&["--protocol", "tcp"]);
     for transfer in [third, fourth] {
         transfer.finish();
@@ -299,6 +302,11 @@ fn root_a_small_table_goes_round_without_a_weir() {
     let _server = EchoServer::tcp_at(host.container("db"), SocketAddr::new(host.address("db"), 80));
     end(run);
     assert_eq!(traffic::tcp_echo(host.container("web"), asked, 192, 100).len(), 192);
+    // Flows that the programs have taken out brought bytes, too.
+    let rules = host.output(&["redirect", "list", "-o", "json"]);
+    let rules: serde_json::Value = serde_json::from_slice(&rules.stdout).unwrap();
+    let frames = 2 * 74 + 2 * 66 + 2 * 166;
+    assert!(number(&rules[0]["bytes"]) >= 192 * frames && rules[0]["hits"] == 192, "{rules}");
     // The table keeps its size.
     let other = host.output(&["run", "--max-flows", "128", "--engine", "none"]);
     let said = String::from_utf8_lossy(&other.stderr).into_owned();
