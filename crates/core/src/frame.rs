@@ -3,6 +3,7 @@
 //! the kernel side takes for it.
 
 mod cursor;
+mod firsts;
 mod fragments;
 #[cfg(test)]
 mod tests;
@@ -14,8 +15,9 @@ use crate::flow::{FlowKey, Protocol, Side};
 use crate::loss::TallyReason;
 use crate::stream::Segment;
 use cursor::Cursor;
+use firsts::Firsts;
 use fragments::{Fragment, Fragments};
-use transport::{ends, transport};
+use transport::{ends as ends_of, transport};
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_ARP: u16 = 0x0806;
@@ -117,6 +119,7 @@ pub enum Body<'a> {
 #[derive(Debug, Default)]
 pub struct Decoder {
     fragments: Fragments,
+    firsts: Firsts,
     joined: Vec<u8>,
 }
 
@@ -169,27 +172,31 @@ impl Decoder {
         let Some(fragment) = datagram.fragment else { return transport(&datagram, datagram.cursor, false) };
         let own =
             (fragment.place == 0).then(|| transport(&datagram, datagram.cursor, true)).and_then(Result::ok);
-        let own_ends = own.map(|first| (first.key, first.from));
-        let added = self.fragments.add(&datagram, fragment, own_ends, time_ns, &mut self.joined);
-        let payload_bytes = datagram.cursor.sent_bytes();
-        if added.is_whole {
-            let cursor = Cursor { rest: &self.joined, sent: self.joined.len() };
-            let whole = transport(&datagram, cursor, false)?;
-            return Ok(if fragment.place == 0 {
-                whole
-            } else {
-                Packet { payload_bytes, tcp: None, ..whole }
-            });
-        }
+        let name = fragments::key(&datagram, fragment);
         if let Some(first) = own {
-            return Ok(Packet { body: Body::Fragment, ..first });
+            self.firsts.remember(name, (first.key, first.from));
         }
-        let protocol = datagram.protocol;
-        let body = match added.ends.is_some() || !(protocol.has_ports() || protocol.is_icmp()) {
-            true => Body::Fragment,
-            false => Body::Stray,
+        let ends = self.firsts.of(&name);
+        let is_whole = self.fragments.add(&datagram, fragment, time_ns, &mut self.joined);
+        let whole = match is_whole {
+            true => {
+                let cursor = Cursor { rest: &self.joined, sent: self.joined.len() };
+                Some(transport(&datagram, cursor, false)?)
+            }
+            false => None,
         };
-        let (key, from) = added.ends.unwrap_or_else(|| ends(&datagram, [0, 0], 0));
+        // As much is told of a fragment as is in its own frame; but what is whole is told with the last one.
+        let body = whole.map_or(Body::Fragment, |whole| whole.body);
+        if let Some(first) = own {
+            return Ok(Packet { body, ..first });
+        }
+        let payload_bytes = datagram.cursor.sent_bytes();
+        let protocol = datagram.protocol;
+        let is_known = ends.is_some() || whole.is_some() || !(protocol.has_ports() || protocol.is_icmp());
+        let (key, from) = ends
+            .or(whole.map(|whole| (whole.key, whole.from)))
+            .unwrap_or_else(|| ends_of(&datagram, [0, 0], 0));
+        let body = if is_known { body } else { Body::Stray };
         Ok(Packet { key, from, payload_bytes, tcp: None, quote: None, body })
     }
 

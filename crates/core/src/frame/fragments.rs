@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 
 use super::Datagram;
-use crate::flow::{FlowKey, Protocol, Side};
+use crate::flow::Protocol;
 
 /// Datagrams that wait for more.
 const WAITING_MAX: usize = 256;
@@ -25,7 +25,12 @@ pub(super) struct Fragment {
     pub(super) more: bool,
 }
 
+/// What the fragments of a datagram have in common.
 pub(super) type Key = (IpAddr, IpAddr, Protocol, u32);
+
+pub(super) fn key(datagram: &Datagram<'_>, fragment: Fragment) -> Key {
+    (datagram.source, datagram.destination, datagram.protocol, fragment.id)
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Fragments {
@@ -41,16 +46,6 @@ pub(super) struct Waiting {
     pieces: BTreeMap<usize, Vec<u8>>,
     /// Where it ends, once its last fragment has come.
     length: Option<usize>,
-    /// Whose it is, once its first fragment has come.
-    ends: Option<(FlowKey, Side)>,
-}
-
-/// What is known of a datagram with one more fragment.
-pub(super) struct Added {
-    /// None is missing.
-    pub(super) is_whole: bool,
-    /// Whose it is, as its first fragment said.
-    pub(super) ends: Option<(FlowKey, Side)>,
 }
 
 impl Fragments {
@@ -58,32 +53,28 @@ impl Fragments {
         self.dropped + self.waiting.values().map(|one| one.pieces.len() as u64).sum::<u64>()
     }
 
-    /// Keeps a fragment, and `ends` if it is the first one. The whole datagram, if no
-    /// fragment is missing, is in `joined`.
+    /// Keeps a fragment. Whether none is missing: then the whole datagram is in `joined`.
     pub(super) fn add(
         &mut self,
         datagram: &Datagram<'_>,
         fragment: Fragment,
-        ends: Option<(FlowKey, Side)>,
         time_ns: u64,
         joined: &mut Vec<u8>,
-    ) -> Added {
+    ) -> bool {
         self.forget_old(time_ns);
-        let key = (datagram.source, datagram.destination, datagram.protocol, fragment.id);
+        let key = key(datagram, fragment);
         let bytes = datagram.cursor.rest;
         let end = fragment.place + bytes.len();
         let order = &mut self.order;
         let one = self.waiting.entry(key).or_insert_with(|| {
             order.push_back((key, time_ns));
-            Waiting { since_ns: time_ns, pieces: BTreeMap::new(), length: None, ends: None }
+            Waiting { since_ns: time_ns, pieces: BTreeMap::new(), length: None }
         });
-        one.ends = one.ends.or(ends);
-        let ends = one.ends;
         // What was captured in part only can never be joined.
         let is_whole = !bytes.is_empty() && end <= DATAGRAM_BYTES_MAX && bytes.len() == datagram.cursor.sent;
         if !is_whole || one.pieces.len() >= FRAGMENTS_MAX {
             self.dropped += 1;
-            return Added { is_whole: false, ends };
+            return false;
         }
         if !fragment.more {
             one.length.get_or_insert(end);
@@ -94,7 +85,7 @@ impl Fragments {
         if is_whole {
             self.waiting.remove(&key);
         }
-        Added { is_whole, ends }
+        is_whole
     }
 
     fn forget_old(&mut self, now_ns: u64) {

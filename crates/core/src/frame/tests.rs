@@ -135,6 +135,45 @@ fn fragments_are_joined_in_any_order() {
 }
 
 #[test]
+fn a_fragment_that_comes_again_is_its_datagrams() {
+    let mut decoder = Decoder::default();
+    let whole = udp(&[b'x'; 24]);
+    let mut decode = |place: usize, more| {
+        let offset = (place / 8) as u16 | if more { 0x2000 } else { 0 };
+        let frame = ip4(17, offset, &whole[place..place + 16]);
+        let packet = decoder.decode(Link::Ip, &frame, frame.len() as u32, 0).unwrap();
+        (packet.key.ports, packet.payload_bytes, matches!(packet.body, Body::Stray))
+    };
+    // In the order of the addresses, of which the server's is the lower one.
+    let ports = [53, 12345];
+    assert_eq!(decode(16, false), ([0, 0], 16, true), "the ports are not known yet");
+    assert_eq!(decode(0, true), (ports, 8, false), "whole, but each frame has its own payload");
+    for _ in 0..2 {
+        assert_eq!(decode(16, false), (ports, 16, false), "the datagram was whole already");
+    }
+    assert_eq!(decode(0, true), (ports, 8, false));
+}
+
+#[test]
+fn first_fragments_are_remembered_within_bounds() {
+    let mut decoder = Decoder::default();
+    let mut decode = |id: u16, offset: u16| {
+        let mut frame = ip4(17, offset, &udp(&[0; 8]));
+        frame[4..6].copy_from_slice(&id.to_be_bytes());
+        matches!(
+            decoder.decode(Link::Ip, &frame, frame.len() as u32, 0).unwrap().body,
+            Body::Fragment | Body::Udp { .. }
+        )
+    };
+    for id in (0..8_193).chain(std::iter::repeat_n(8_192, 20_000)) {
+        assert!(decode(id, 0x2000));
+    }
+    assert!(!decode(0, 2) && decode(1, 2) && decode(8_192, 2));
+    let (ends, order) = decoder.firsts.lengths();
+    assert!(ends == 8_192 && order <= 2 * 8_192, "{ends} {order}");
+}
+
+#[test]
 fn fragments_that_wait_are_bounded_and_counted() {
     let mut decoder = Decoder::default();
     for id in 0..1_000u16 {
