@@ -205,6 +205,6 @@ impl<'a> Facts<'a> {
         };
         let of_flow =
             flow.into_iter().flat_map(|flow| flow.interfaces.iter().map(|device| device.name.as_str()));
-        of_flow.chain(packet.map(|packet| packet.interface.as_str()))
+        of_flow.chain(packet.and_then(|packet| packet.interface.as_deref()))
     }
 }

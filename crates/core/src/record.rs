@@ -217,7 +217,7 @@ pub enum PacketDirection {
     Egress,
 }
 
-/// One packet at one hook.
+/// One packet at one hook, or in a capture.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PacketRecord {
     /// When it was seen.
@@ -232,15 +232,17 @@ pub struct PacketRecord {
     /// ICMP only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub icmp_type: Option<u8>,
-    /// Device name.
-    pub interface: String,
-    /// Which way.
-    pub direction: PacketDirection,
+    /// Device name. Some captures do not tell it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interface: Option<Arc<str>>,
+    /// Which way. Most captures do not tell it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub direction: Option<PacketDirection>,
     /// Whole frame.
     pub length_bytes: u32,
     /// Payload of the transport protocol.
     pub payload_bytes: u32,
-    /// TCP flags as letters `FSRPAUEC`.
+    /// TCP flags as letters `FSRPAUEC`. A later fragment has none in a capture.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tcp_flags: Option<String>,
     /// TCP sequence number.

@@ -253,13 +253,13 @@ impl Scene {
             destination,
             protocol: key.protocol,
             icmp_type: key.protocol.is_icmp().then_some(key.icmp_type),
-            interface: self.device_name(hook.ifindex),
-            direction: match (container_side, hook.hook) {
+            interface: Some(self.device_name(hook.ifindex).into()),
+            direction: Some(match (container_side, hook.hook) {
                 (true, Hook::Ingress) => PacketDirection::FromContainer,
                 (true, Hook::Egress) => PacketDirection::ToContainer,
                 (false, Hook::Ingress) => PacketDirection::Ingress,
                 (false, Hook::Egress) => PacketDirection::Egress,
-            },
+            }),
             length_bytes: packet.length_bytes,
             payload_bytes: packet.payload_bytes,
             tcp_flags: tcp.then(|| tcp_flag_letters(packet.tcp_flags)),

@@ -168,6 +168,10 @@ impl Columns {
         let mut spaces = 0;
         let widths = self.widths.iter().copied().chain(std::iter::repeat(0));
         for (index, (cell, width)) in cells.iter().zip(widths).enumerate() {
+            // A column in which nothing ever stood is none.
+            if cell.is_empty() && width == 0 {
+                continue;
+            }
             let padding = width.saturating_sub(cell.width);
             spaces += if index == 0 { 0 } else { cell.gap };
             if cell.is_empty() {

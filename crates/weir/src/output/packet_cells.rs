@@ -5,13 +5,15 @@ use weir_core::record::{PacketDirection, PacketRecord};
 use super::cell::{BAD, Cell, GOOD};
 
 /// `veth1a2b ↑`: up is sent, down is received, by the container behind a veth
-/// and by this host at any other device.
+/// and by this host at any other device. Of packets out of captures either may not
+/// be known.
 pub(super) fn interface(cell: Cell, packet: &PacketRecord) -> Cell {
-    let arrow = match packet.direction {
-        PacketDirection::FromContainer | PacketDirection::Egress => " ↑",
-        PacketDirection::ToContainer | PacketDirection::Ingress => " ↓",
-    };
-    cell.plain(&packet.interface).plain(arrow)
+    let arrow = packet.direction.map(|direction| match direction {
+        PacketDirection::FromContainer | PacketDirection::Egress => "↑",
+        PacketDirection::ToContainer | PacketDirection::Ingress => "↓",
+    });
+    let parts: Vec<&str> = packet.interface.as_deref().into_iter().chain(arrow).collect();
+    cell.plain(&parts.join(" "))
 }
 
 /// `[SA]`: a connection's beginning in green, its breaking off in red.

@@ -142,16 +142,16 @@ impl Table {
 
     fn packet(&self, packet: &PacketRecord) -> [Cell; 11] {
         let number = |number: Option<u32>| self.number(number.map(|number| number.to_string()));
-        let flags = packet_cells::flags(self.cell(), packet);
+        let known = |cell: Cell| if cell.is_empty() { cell.plain("-") } else { cell };
         [
             self.cell().time(&self.zone, packet.time, 6),
-            packet_cells::interface(self.cell(), packet),
+            known(packet_cells::interface(self.cell(), packet)),
             self.cell().endpoint(&packet.source),
             self.cell().endpoint(&packet.destination),
             flow_cells::protocol(self.cell(), packet.protocol, packet.icmp_type),
             number(Some(packet.length_bytes)),
             number(Some(packet.payload_bytes)),
-            if flags.is_empty() { flags.plain("-") } else { flags },
+            known(packet_cells::flags(self.cell(), packet)),
             number(packet.tcp_seq),
             number(packet_cells::acknowledged(packet)),
             number(packet.tcp_window.map(u32::from)),

@@ -153,8 +153,8 @@ fn packet() -> PacketRecord {
         destination: end("172.18.0.4", Some(3306), compose("db")),
         protocol: Protocol::TCP,
         icmp_type: None,
-        interface: "veth12ab".into(),
-        direction: PacketDirection::FromContainer,
+        interface: Some("veth12ab".into()),
+        direction: Some(PacketDirection::FromContainer),
         length_bytes: 1_514,
         payload_bytes: 1_448,
         tcp_flags: Some("PA".into()),
@@ -177,7 +177,7 @@ fn packets() -> Vec<Record> {
         source: end("192.0.2.53", Some(53), Identity::World(Some("dns.example".into()))),
         destination: packet().source,
         protocol: Protocol::UDP,
-        direction: PacketDirection::ToContainer,
+        direction: Some(PacketDirection::ToContainer),
         length_bytes: 90,
         payload_bytes: 48,
         tcp_flags: None,
@@ -466,7 +466,7 @@ fn hostile_names_never_reach_a_terminal() {
     };
     let packet = PacketRecord {
         source: end("172.18.0.3", Some(1), hostile),
-        interface: name.into(),
+        interface: Some(name.into()),
         tcp_flags: Some(name.into()),
         ..packet()
     };
