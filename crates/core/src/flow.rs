@@ -11,5 +11,5 @@ pub use entry::{CaptureState, Counters, DirectionEntry, FlowEntry, FlowState, Po
 pub use key::{ConnectionId, FlowKey, Protocol, Side};
 pub use table::{EntrySource, Report, Table, Totals};
 pub use timeout::{LINGER_NS, Pressure};
-pub use tracker::{Step, TRACKED_FLOWS_MAX, Tracker};
+pub use tracker::{InOrder, Step, TRACKED_FLOWS_MAX, Tracker};
 pub use translation::Translation;

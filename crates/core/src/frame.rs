@@ -5,6 +5,7 @@
 mod cursor;
 mod firsts;
 mod fragments;
+mod sighting;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -17,6 +18,7 @@ use crate::stream::Segment;
 use cursor::Cursor;
 use firsts::Firsts;
 use fragments::{Fragment, Fragments};
+pub use sighting::Sighting;
 use transport::{ends as ends_of, transport};
 
 const ETHERTYPE_IPV4: u16 = 0x0800;

@@ -129,8 +129,8 @@ fn packet() -> PacketRecord {
         destination: host(),
         protocol: Protocol::TCP,
         icmp_type: Some(8),
-        interface: "veth0".into(),
-        direction: PacketDirection::FromContainer,
+        interface: Some("veth0".into()),
+        direction: Some(PacketDirection::FromContainer),
         length_bytes: 74,
         payload_bytes: 8,
         tcp_flags: Some("S".into()),
@@ -255,6 +255,7 @@ fn every_loss_reason_is_documented() {
     lost.insert("output_full".to_owned());
     // Counted by `weir read`.
     lost.insert("file_cut_off".to_owned());
+    lost.insert("link_type_unknown".to_owned());
     // Counted from the flow table, by `weir audit`.
     lost.insert("conversations_refused".to_owned());
     assert_eq!(lost, documented("### reasons for lost"));

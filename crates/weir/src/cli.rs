@@ -3,12 +3,12 @@
 mod audit;
 mod filters;
 mod output;
+mod read;
 mod redirect;
 mod reveal;
 mod state;
 mod stats;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -16,6 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use audit::{AuditArgs, AuditStats, PayloadArgs, RequestsArgs};
 pub use filters::{AuditFilterArgs, FilterArgs, expand_not};
 pub use output::{ColorChoice, OutputArgs};
+pub use read::ReadArgs;
 pub use redirect::{
     AddArgs, ListArgs, RedirectArgs, RedirectCommand, RedirectHostArgs, RemoveArgs, RuleFormat, ShowArgs,
 };
@@ -41,7 +42,7 @@ pub enum Command {
     Observe(Box<ObserveArgs>),
     /// Show live requests (HTTP, Redis, PostgreSQL, ...), one line each.
     Audit(Box<AuditArgs>),
-    /// Read requests out of capture files (pcap, pcapng), one line each.
+    /// Read requests, flows or packets out of capture files (pcap, pcapng), one line each.
     Read(Box<ReadArgs>),
     /// Send connections elsewhere: rules for ports and addresses.
     Redirect(RedirectArgs),
@@ -187,55 +188,6 @@ pub struct RunArgs {
     /// Where its state is.
     #[command(flatten)]
     pub state: StateArgs,
-}
-
-/// `weir read`.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  weir read trace.pcap                          every request, with its answer
-  weir read --protocol http --status 5xx old.pcapng.gz new.pcapng
-  tcpdump -w - port 80 | weir read -            as it is captured
-  weir read trace.pcap --slow 100ms --not --path '/health*' -o jsonl
-  weir read trace.pcap --stats --by route       how many, how many failed, how long they took
-  weir read trace.pcap --flows --state reset    connections, as weir observe tells them
-Needs no root. Several files are read one after the other, as one capture.
-Filters repeat (either may match) and combine (all must match); --not before one turns it round.")]
-pub struct ReadArgs {
-    /// Captures to read, gzipped or not; `-` is standard input.
-    #[arg(required = true, value_name = "FILE")]
-    pub files: Vec<PathBuf>,
-
-    /// Which requests to print.
-    #[command(flatten)]
-    pub audit: AuditFilterArgs,
-
-    /// Between whom.
-    #[command(flatten)]
-    pub filters: FilterArgs,
-
-    /// Print flows in place of requests, as `weir observe` does: each when it begins and when it ends.
-    #[arg(
-        long,
-        conflicts_with_all = ["stats", "AuditFilterArgs", "RevealArgs"],
-        help_heading = "Output"
-    )]
-    pub flows: bool,
-
-    /// Print sums of the requests in place of them: how many, how many failed, how long they took.
-    #[arg(long, conflicts_with = "last", help_heading = "Sums")]
-    pub stats: bool,
-
-    /// By what to sum up.
-    #[command(flatten)]
-    pub sums: StatsArgs,
-
-    /// What records may show.
-    #[command(flatten)]
-    pub reveal: RevealArgs,
-
-    /// How to print them.
-    #[command(flatten)]
-    pub output: OutputArgs,
 }
 
 /// How to get at the packets.

@@ -1,8 +1,10 @@
-//! `weir read`: requests or flows out of capture files. Needs no root.
+//! `weir read`: requests, flows or packets out of capture files. Needs no root.
 
 mod capture;
 mod flows;
 mod pipeline;
+mod places;
+mod reader;
 
 use std::process::ExitCode;
 
@@ -12,8 +14,10 @@ use weir_core::filter::Filter;
 use crate::cli::ReadArgs;
 use crate::error::Error;
 use crate::{notice, signals};
-use capture::Capture;
+use capture::{Capture, Step};
 use pipeline::Pipeline;
+use places::Places;
+use reader::Reader;
 
 pub use capture::CaptureError;
 
@@ -25,20 +29,13 @@ const PACKETS_PER_LOOK: u64 = 1024;
 /// # Errors
 /// What keeps it from starting or going on; see [`Error`].
 pub fn run(arguments: &ReadArgs) -> Result<ExitCode, Error> {
-    let now = Timestamp::now();
-    let mut filter = arguments.filters.compile(now)?;
-    arguments.audit.add_to(&mut filter, now)?;
-    check(arguments, &filter)?;
+    let mut pipeline = pipeline(arguments)?;
     let signals =
         signals::channel().map_err(|source| Error::System { action: "cannot listen for signals", source })?;
-    let outlet = arguments.output.outlet(filter);
-    let outlet = if arguments.stats { outlet.summing_up(arguments.sums.stats()) } else { outlet };
-    let mut pipeline = match arguments.flows {
-        true => Pipeline::of_flows(outlet),
-        false => Pipeline::of_requests(outlet, arguments.reveal.set()),
-    };
 
-    let mut result = Ok(());
+    let mut unread = None;
+    let mut result: Result<(), Error> = Ok(());
+    let mut is_all_read = true;
     'files: for path in &arguments.files {
         let mut capture = match Capture::open(path) {
             Ok(capture) => capture,
@@ -51,9 +48,11 @@ pub fn run(arguments: &ReadArgs) -> Result<ExitCode, Error> {
         };
         let mut packets = 0u64;
         loop {
-            match capture.next(&mut |link, packet| pipeline.packet(link, packet)) {
-                Ok(true) => {}
-                Ok(false) => break,
+            match capture.next(&mut |frame| pipeline.frame(frame)) {
+                Ok(Step::Frame) => packets += 1,
+                // Who writes it may take their time.
+                Ok(Step::Pause) => pipeline.flush()?,
+                Ok(Step::End) => break,
                 Err(CaptureError::CutOff { .. }) => {
                     pipeline.file_cut_off();
                     notice(&format!(
@@ -68,45 +67,85 @@ pub fn run(arguments: &ReadArgs) -> Result<ExitCode, Error> {
                     break 'files;
                 }
             }
-            packets += 1;
             pipeline.check()?;
-            if packets.is_multiple_of(PACKETS_PER_LOOK) {
-                if capture.is_live() {
-                    pipeline.flush()?;
-                }
-                if !signals.is_empty() {
-                    break 'files;
-                }
-            }
-            if pipeline.is_done() {
+            if pipeline.is_done() || packets.is_multiple_of(PACKETS_PER_LOOK) && !signals.is_empty() {
+                is_all_read = false;
                 break 'files;
             }
+        }
+        if let Some(number) = pipeline.link_not_read() {
+            unread.get_or_insert(CaptureError::Link { path: path.clone(), number });
         }
     }
     // What was read before something failed is told all the same.
     pipeline.finish()?;
-    result.map(|()| ExitCode::SUCCESS)
+    result?;
+    if let Some(error) = unread.filter(|_| pipeline.is_empty()) {
+        return Err(error.into());
+    }
+    if is_all_read {
+        pipeline.check_names()?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What reads packets as the arguments say.
+fn pipeline(arguments: &ReadArgs) -> Result<Pipeline, Error> {
+    let now = Timestamp::now();
+    let mut filter = arguments.filters.compile(now)?;
+    arguments.audit.add_to(&mut filter, now)?;
+    check(arguments, &filter)?;
+    // Interfaces say which packets are read, and nothing of what is found in them.
+    let places = Places::new(&arguments.filters)?;
+    filter.take_interface_globs();
+    let outlet = arguments.output.outlet(filter);
+    let outlet = if arguments.stats { outlet.summing_up(arguments.sums.stats()) } else { outlet };
+    let reader = if arguments.flows {
+        Reader::of_flows(arguments.max_flows, arguments.updates)
+    } else if arguments.packets {
+        Reader::of_packets(arguments.max_flows)
+    } else {
+        Reader::of_requests(arguments.reveal.set())
+    };
+    Ok(Pipeline::new(outlet, reader, places, arguments.for_))
 }
 
 /// Whether what was asked for is in files, and in the records that are wanted.
 fn check(arguments: &ReadArgs, filter: &Filter) -> Result<(), Error> {
     let filters = &arguments.filters;
-    if !filters.interface.is_empty() || !filters.not_interface.is_empty() {
-        return Err(Error::Usage(
-            "--interface is about the devices of this host: files have none".to_owned(),
-        ));
+    let usage = |text: &str| Err(Error::Usage(text.to_owned()));
+    let is_given = |wanted: &[String], refused: &[String]| !wanted.is_empty() || !refused.is_empty();
+    for (name, wanted, refused) in [
+        ("container", &filters.container, &filters.not_container),
+        ("service", &filters.service, &filters.not_service),
+    ] {
+        if is_given(wanted, refused) {
+            return Err(Error::Usage(format!(
+                "--{name}: files do not tell which containers there were; name addresses, with --ip, --from or --to"
+            )));
+        }
     }
-    if !arguments.flows && (!filters.state.is_empty() || !filters.not_state.is_empty()) {
-        return Err(Error::Usage("--state is about flows: it needs --flows".to_owned()));
+    if is_given(&filters.verdict, &filters.not_verdict) {
+        return usage("--verdict is about what weir does with flows: it did nothing with those in a file");
     }
-    if let Some(name) = filter.application().filter(|_| arguments.flows) {
+    let ends = [&filters.from, &filters.not_from, &filters.to, &filters.not_to];
+    if ends.into_iter().flatten().any(|end| end.split(':').next() == Some("virtual")) {
+        return usage("virtual: nobody answers for addresses in a file by a rule of weir's");
+    }
+    if arguments.max_flows.is_some() && !arguments.flows && !arguments.packets {
+        return usage("--max-flows is about flows: it needs --flows or --packets");
+    }
+    if !arguments.flows && is_given(&filters.state, &filters.not_state) {
+        return usage("--state is about flows: it needs --flows");
+    }
+    if let Some(name) = filter.application().filter(|_| arguments.flows || arguments.packets) {
         return Err(Error::Usage(format!(
-            "--protocol {name}: flows are told by their transport (tcp, udp, ...); requests by their \
-             application protocol, without --flows"
+            "--protocol {name}: flows and packets are told by their transport (tcp, udp, ...); requests by \
+             their application protocol, without --flows and --packets"
         )));
     }
     if arguments.sums.by.is_some() && !arguments.stats {
-        return Err(Error::Usage("--by is about sums: it needs --stats".to_owned()));
+        return usage("--by is about sums: it needs --stats");
     }
     Ok(())
 }

@@ -113,7 +113,7 @@ impl serde::Serialize for Protocol {
 }
 
 /// The five facts that name a flow, the same for both directions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FlowKey {
     /// Both ends' addresses, IPv4 mapped (`::ffff:a.b.c.d`), low side first.
     pub addresses: [Ipv6Addr; 2],

@@ -214,7 +214,7 @@ impl Table {
         source.visit(&mut |key, entry| {
             entries += 1;
             if entry.last_ns + idle_ns(key.protocol, &entry, pressure) <= now_ns {
-                ended.push(key);
+                ended.push((entry.last_ns, key));
             }
             match self.rows.get_mut(&key) {
                 None => {
@@ -238,7 +238,9 @@ impl Table {
             self.open(key, entry.first_ns, entry.incarnation, None, &entry, report);
         }
         self.pressure = Pressure::of(entries, table_size);
-        for key in ended {
+        // A table has no order of its own.
+        ended.sort_unstable();
+        for (_, key) in ended {
             self.take_out(key, Some(State::Idle), now_ns, source, report)?;
         }
         Ok(())

@@ -17,9 +17,16 @@ pub const TRACKED_FLOWS_MAX: usize = 262_144;
 const NOWHERE: HookId = HookId { ifindex: 0, hook: Hook::Ingress };
 
 /// Follows flows from packet to packet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Tracker {
     flows: HashMap<FlowKey, Tracked>,
+    flows_max: usize,
+}
+
+impl Default for Tracker {
+    fn default() -> Self {
+        Self::with_room(TRACKED_FLOWS_MAX)
+    }
 }
 
 /// What a packet was to its flow.
@@ -43,12 +50,24 @@ struct Tracked {
 }
 
 impl Tracker {
+    /// For so many flows at a time.
+    #[must_use]
+    pub fn with_room(flows: usize) -> Self {
+        Self { flows: HashMap::new(), flows_max: flows }
+    }
+
+    /// How many flows at a time there is room for.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.flows_max
+    }
+
     /// Takes a packet whose flow is known: all but [`Body::Stray`](crate::frame::Body::Stray).
     pub fn packet(&mut self, packet: &Packet<'_>, length_bytes: u32, time_ns: u64) -> Step {
         let mut step = Step::default();
         let key = packet.key;
         let flags = packet.tcp.map_or(0, |tcp| tcp.flags);
-        let is_full = self.flows.len() >= TRACKED_FLOWS_MAX;
+        let is_full = self.flows.len() >= self.flows_max;
         match self.flows.get_mut(&key) {
             Some(flow)
                 if flow.entry.state >= FlowState::Closed
@@ -243,6 +262,32 @@ impl EntrySource for Tracker {
 
     fn visit(&mut self, visit: &mut dyn FnMut(FlowKey, FlowEntry)) -> Result<(), Infallible> {
         for (key, flow) in &self.flows {
+            visit(*key, flow.entry);
+        }
+        Ok(())
+    }
+}
+
+/// The same flows, those first whose last packet came first: what is told of many at once
+/// is told in the same order each time.
+#[derive(Debug)]
+pub struct InOrder<'a>(pub &'a mut Tracker);
+
+impl EntrySource for InOrder<'_> {
+    type Error = Infallible;
+
+    fn read(&mut self, key: &FlowKey) -> Result<Option<FlowEntry>, Infallible> {
+        self.0.read(key)
+    }
+
+    fn remove(&mut self, key: &FlowKey) -> Result<Option<FlowEntry>, Infallible> {
+        self.0.remove(key)
+    }
+
+    fn visit(&mut self, visit: &mut dyn FnMut(FlowKey, FlowEntry)) -> Result<(), Infallible> {
+        let mut flows: Vec<_> = self.0.flows.iter().collect();
+        flows.sort_unstable_by_key(|(key, flow)| (flow.entry.last_ns, **key));
+        for (key, flow) in flows {
             visit(*key, flow.entry);
         }
         Ok(())

@@ -70,6 +70,7 @@ fn lost_words(reason: &str) -> Option<(&'static str, &'static str)> {
         "payload_shed_bytes" => ("byte", "of bodies left out: the ring for payload was half full"),
         "dns_truncated" => ("DNS answer", "longer than what is captured, read in part"),
         "dns_names_evicted" => ("DNS name", "forgotten: there are too many"),
+        "link_type_unknown" => ("packet", "of a link type that weir does not read"),
         "file_cut_off" => ("file", "that is cut off or damaged"),
         "stream_gaps_lost" => ("hole", "in TCP streams, acknowledged but not captured"),
         "stream_gaps_cut" => ("packet", "of streams captured only in part"),
@@ -133,6 +134,7 @@ mod tests {
         for reason in tallied.chain(events).chain(requests).chain([
             "dns_names_evicted",
             "file_cut_off",
+            "link_type_unknown",
             "conversations_refused",
         ]) {
             assert!(lost_words(reason).is_some(), "{reason}");
