@@ -7,7 +7,7 @@
 //!   what a parser cannot use yet, counts what it need not see;
 //! - a [`Parser`] for each protocol, one file each, listed in [`PROTOCOLS`];
 //! - [`Fifo`] and [`Keyed`]: which answer belongs to which request, and when
-//!   that cannot be known;
+//!   that cannot be known ([`Trust`]);
 //! - [`Exchange`]: what a parser finds.
 //!
 //! # How to add a protocol
@@ -30,7 +30,8 @@
 //!   that could take it out. What [`Start::reveal`] allows is the exception, and
 //!   [`Exchange::revealed`] tells of it.
 //! - **Never guess a pair.** Ask [`Fifo`] or [`Keyed`]; report what cannot be
-//!   paired as an exchange without its other half.
+//!   paired as an exchange without its other half, and note in one that is paired
+//!   with [`Trust::Likely`] what was missing.
 //! - **Skip what nobody needs.** [`Step::Skip`] costs nothing, however long the
 //!   body is, and keeps its length exact, also where bytes are missing.
 
@@ -58,7 +59,7 @@ mod websocket;
 
 pub use engine::{Engine, Found, Limits, Tally};
 pub use exchange::{Exchange, Part};
-pub use pairs::{Fifo, Keyed};
+pub use pairs::{Fifo, Keyed, Trust};
 
 pub use crate::record::Attribute;
 use crate::reveal::Reveal;

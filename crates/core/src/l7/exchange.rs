@@ -25,6 +25,12 @@ impl Part {
         Self { first_ns: times.first_ns, last_ns: times.last_ns, bytes }
     }
 
+    /// When its first and its last byte came (so far).
+    #[must_use]
+    pub fn times(&self) -> Times {
+        Times { first_ns: self.first_ns, last_ns: self.last_ns }
+    }
+
     /// More of it came.
     pub fn grow(&mut self, time_ns: u64, bytes: u64) {
         self.last_ns = self.last_ns.max(time_ns);

@@ -3,6 +3,8 @@
 //! A dialogue is what two ends say in turn. [`check`] plays it whole, cut in
 //! any way, interleaved, broken off and with holes, and compares.
 
+mod ahead;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -13,8 +15,10 @@ use super::conversation::Conversation;
 use super::{Direction, End, Exchange, Gap, Protocol, Tally, Transport};
 use crate::flow::Side;
 use crate::reveal::Reveal;
+pub(super) use ahead::check_asking_ahead;
 
 const CLIENT: Side = Side::High;
+const PAUSE_NS: u64 = 2_000_000_000;
 
 /// What one end says before the other one's turn.
 #[derive(Debug, Clone)]
@@ -85,6 +89,11 @@ impl Played {
     pub(super) fn at(&mut self, time_ns: u64) -> &mut Self {
         self.time_ns = time_ns;
         self
+    }
+
+    /// Nothing is said for so long that everything would be answered.
+    pub(super) fn pause(&mut self) -> &mut Self {
+        self.at(self.time_ns + PAUSE_NS)
     }
 
     pub(super) fn data(&mut self, direction: Direction, bytes: &[u8]) -> &mut Self {

@@ -180,7 +180,7 @@ impl Http {
 
     fn answer_ends(&mut self, cx: &mut Context<'_>) {
         let Some(answering) = self.answering.take() else { return };
-        let request = self.fifo.answer();
+        let request = self.fifo.answer(answering.part.last_ns);
         let is_being_asked =
             self.fifo.is_empty() && matches!(self.asking, Asking::Queued) && request.is_some();
         let mut exchange = request.unwrap_or_default();

@@ -166,7 +166,7 @@ impl Redis {
         if snapshot && self.pending.front_mut().is_some_and(|asked| asked.command.effect == Effect::Replicate)
         {
             // The data itself, which is not answered for.
-            if let Some(asked) = self.pending.answer() {
+            if let Some(asked) = self.pending.answer(times.last_ns) {
                 self.unpaired(cx, asked, None);
             }
             return Step::Bypass(Why::NoRequests);

@@ -2,7 +2,7 @@
 
 use super::head::{Framing, Head, RequestLine, StatusLine};
 use super::{Answering, Asking, Http, Reading, asked, guess, head};
-use crate::l7::{Context, Direction, Guess, Part, Protocol, Step, Times, http2, websocket};
+use crate::l7::{Context, Direction, Guess, Part, Protocol, Step, Times, Trust, http2, websocket};
 use crate::record::Capture;
 
 /// What comes after an answer's head.
@@ -119,9 +119,14 @@ impl Http {
         let wants_switch = line.method == "CONNECT" || head.upgrade.is_some();
         let mut exchange = asked(line, head);
         exchange.request = Some(part);
-        self.asking = match self.fifo.ask(exchange) {
-            Ok(()) => {
+        self.asking = match self.fifo.ask(exchange, part.times()) {
+            Ok(trust) => {
                 self.wants_switch = wants_switch;
+                if trust == Trust::Likely
+                    && let Some(exchange) = self.fifo.back_mut()
+                {
+                    exchange.note(self.doubt);
+                }
                 Asking::Queued
             }
             Err(mut refused) => {
@@ -149,7 +154,7 @@ impl Http {
         }
         if status == 101 && head.upgrades_to("h2c") {
             // The answer comes on the first stream.
-            let mut request = self.fifo.answer().unwrap_or_default();
+            let mut request = self.fifo.answer(part.last_ns).unwrap_or_default();
             if request.request.is_none() {
                 request.note(self.doubt);
             } else if self.fifo.is_empty() && matches!(self.asking, Asking::Queued) {

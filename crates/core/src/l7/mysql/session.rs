@@ -122,8 +122,8 @@ pub(super) struct Session {
     fresh: bool,
     /// What the server will answer to, where that cannot be paired.
     unpaired: Option<(Kind, u8)>,
-    /// Something was lost, and nothing was paired since.
-    doubt: bool,
+    /// Why it is not certain what belongs together, if it is not.
+    doubt: Option<Capture>,
     streams: bool,
     /// Bytes of compressed packets that no packet in them has counted yet, by
     /// [`Direction::index`]; `None`: nothing is compressed.
@@ -154,7 +154,7 @@ impl Session {
             answering: if late { Answering::Adrift } else { Answering::Greeting },
             fresh: false,
             unpaired: None,
-            doubt: late,
+            doubt: late.then_some(Capture::Midstream),
             streams: false,
             frame_bytes: [None; 2],
         }
@@ -225,6 +225,13 @@ impl Session {
     /// What the server said since the client asked is not an answer.
     pub(super) fn is_stale(&mut self) {
         self.fresh = false;
+    }
+
+    /// From here on it is not certain what belongs together.
+    fn doubted(&mut self, gap: Option<Gap>) {
+        if gap.is_some() || self.doubt.is_none_or(|why| why == Capture::Complete) {
+            self.doubt = self.doubt.max(Some(gap.map_or(Capture::Truncated, Capture::from)));
+        }
     }
 
     pub(super) fn finish(&mut self, cx: &mut Context<'_>) {

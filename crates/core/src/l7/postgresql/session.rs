@@ -11,7 +11,8 @@ use smol_str::{SmolStr, format_smolstr};
 use super::statement::{Names, Statement};
 use super::wire::{self, Message};
 use crate::l7::statement::Speaker;
-use crate::l7::{Context, Fifo, Gap, Part};
+use crate::l7::{Context, Fifo, Gap, Part, Trust};
+use crate::record::Capture;
 use crate::reveal::{Class, Reveal};
 use crate::sql::Family;
 use group::{Entry, Group, Work};
@@ -52,6 +53,8 @@ pub(super) struct Session {
     portals: Names,
     /// The server's direction is lost: who knows what it answers now.
     server_lost: bool,
+    /// Why pairs are not certain, while they are not.
+    doubt: Capture,
     /// The client's bytes were missing before what comes next.
     client_gap: Option<Gap>,
     replicates: bool,
@@ -74,6 +77,7 @@ impl Session {
             prepared: Names::default(),
             portals: Names::default(),
             server_lost: late,
+            doubt: if late { Capture::Midstream } else { Capture::Complete },
             client_gap: None,
             replicates: false,
             copying: false,
@@ -151,7 +155,7 @@ impl Session {
                 let statement = Arc::new(self.sql(wire::text(rest).0, cut));
                 self.hold_text(cx, &statement);
                 self.prepared.insert(name, &statement);
-                self.step(cx, Entry::Parse(Work::new(statement, part, gap)));
+                self.step(cx, part, Entry::Parse(Work::new(statement, part, gap)));
             }
             b'B' => {
                 let (portal, rest) = wire::text(body);
@@ -162,7 +166,7 @@ impl Session {
                     self.hold_text(cx, &statement);
                 }
                 self.portals.insert(portal, &statement);
-                self.step(cx, Entry::Bind(Work::new(statement, part, gap)));
+                self.step(cx, part, Entry::Bind(Work::new(statement, part, gap)));
             }
             b'D' => {
                 let statement = match body {
@@ -170,7 +174,7 @@ impl Session {
                     [_, name @ ..] => self.portals.get(wire::text(name).0),
                     [] => Arc::default(),
                 };
-                self.step(cx, Entry::Describe(Work::new(statement, part, gap)));
+                self.step(cx, part, Entry::Describe(Work::new(statement, part, gap)));
             }
             b'C' => {
                 match body {
@@ -178,12 +182,12 @@ impl Session {
                     [b'P', name @ ..] => self.portals.remove(wire::text(name).0),
                     _ => {}
                 }
-                self.step(cx, Entry::Close);
+                self.step(cx, part, Entry::Close);
             }
             b'E' => {
                 let statement = self.portals.get(wire::text(body).0);
                 let request = self.asked.take().unwrap_or(part);
-                self.step(cx, Entry::Execute(Work::new(statement, request, gap)));
+                self.step(cx, part, Entry::Execute(Work::new(statement, request, gap)));
             }
             b'S' => self.sync(cx, part),
             b'd' | b'c' | b'f' if begins_to_copy && self.entries < ENTRIES_MAX => self.copy(),
@@ -211,6 +215,7 @@ impl Session {
                 self.not_executed(cx, work);
             }
             Some(group) => {
+                work.capture = work.capture.max(group.doubt);
                 group.sync = Some(part);
                 group.is_whole = true;
                 group.entries.push_back(Entry::Whole(work));
@@ -218,7 +223,7 @@ impl Session {
             }
             None if open == Open::Unpaired => self.emit(cx, work, None),
             None => {
-                self.ask(cx, Group::whole(work));
+                self.ask(cx, Group::whole(work), part);
             }
         }
     }
@@ -233,14 +238,26 @@ impl Session {
     }
 
     /// Asks, and tells whether the answer can be paired.
-    fn ask(&mut self, cx: &mut Context<'_>, group: Group) -> bool {
+    fn ask(&mut self, cx: &mut Context<'_>, group: Group, part: Part) -> bool {
         let entries = group.entries.len();
         let refused = if self.server_lost {
             // Its answer may be the first that is seen again.
             self.groups.lose_requests(false);
             Some(group)
         } else {
-            self.groups.ask(group).err()
+            match self.groups.ask(group, part.times()) {
+                Err(group) => Some(group),
+                Ok(Trust::Certain) => {
+                    self.doubt = Capture::Complete;
+                    None
+                }
+                Ok(Trust::Likely) => {
+                    if let Some(group) = self.groups.back_mut() {
+                        group.doubt(self.doubt);
+                    }
+                    None
+                }
+            }
         };
         match refused {
             Some(group) => {
@@ -254,7 +271,7 @@ impl Session {
         }
     }
 
-    fn step(&mut self, cx: &mut Context<'_>, mut entry: Entry) {
+    fn step(&mut self, cx: &mut Context<'_>, part: Part, mut entry: Entry) {
         if let Some(work) = entry.work_mut() {
             work.note(self.client_gap.take());
         }
@@ -263,7 +280,7 @@ impl Session {
             self.open = Open::Unpaired;
         }
         if self.open == Open::Nothing {
-            let paired = self.ask(cx, Group::default());
+            let paired = self.ask(cx, Group::default(), part);
             self.open = if paired { Open::Group } else { Open::Unpaired };
         }
         let group = if self.open == Open::Group { self.groups.back_mut() } else { None };
@@ -271,7 +288,8 @@ impl Session {
             // The server passes over it.
             (Some(Group { failed: true, .. }), Entry::Execute(work)) => self.not_executed(cx, work),
             (Some(Group { failed: true, .. }), _) => {}
-            (Some(group), entry) => {
+            (Some(group), mut entry) => {
+                entry.doubt(group.doubt);
                 group.entries.push_back(entry);
                 self.entries += 1;
             }
@@ -299,7 +317,7 @@ impl Session {
     fn sync(&mut self, cx: &mut Context<'_>, part: Part) {
         self.asked = None;
         if self.open == Open::Nothing {
-            self.ask(cx, Group { sync: Some(part), ..Group::default() });
+            self.ask(cx, Group { sync: Some(part), ..Group::default() }, part);
         } else if self.open == Open::Group
             && let Some(group) = self.groups.back_mut()
         {
@@ -310,8 +328,16 @@ impl Session {
 
     /// What was counted on does not hold: begin to count anew.
     fn mistrust(&mut self, cx: &mut Context<'_>) {
+        self.doubted(None);
         self.groups.lose_requests(false);
         self.lose_groups(cx, None);
+    }
+
+    /// From here on it is not certain what belongs together.
+    fn doubted(&mut self, gap: Option<Gap>) {
+        if gap.is_some() || self.doubt == Capture::Complete {
+            self.doubt = self.doubt.max(gap.map_or(Capture::Truncated, Capture::from));
+        }
     }
 
     fn lose_groups(&mut self, cx: &mut Context<'_>, gap: Option<Gap>) {
@@ -342,10 +368,12 @@ impl Session {
         self.asked = None;
         self.copying = false;
         self.client_gap = gap;
+        self.doubted(gap);
     }
 
     pub(super) fn server_lost(&mut self, cx: &mut Context<'_>, gap: Option<Gap>) {
         self.server_lost = true;
+        self.doubted(gap);
         self.escapes = None;
         self.lose_groups(cx, gap);
     }

@@ -446,9 +446,10 @@ fn a_late_join_finds_its_feet() {
         answer([typed(b'2', b""), row("x"), done("SELECT 1"), ready()].concat()),
         ask(query("SELECT 'SECRET'")),
         answer([columns(), row("x"), done("SELECT 1"), ready()].concat()),
-        ask(query("SELECT 2")),
-        answer([columns(), row("x"), done("SELECT 1"), ready()].concat()),
     ]);
+    played
+        .pause()
+        .turns(&[ask(query("SELECT 2")), answer([columns(), row("x"), done("SELECT 1"), ready()].concat())]);
     played.finish(End::Fin);
     let last = played.exchanges.last().unwrap();
     assert_eq!(shown(last), "SELECT | SELECT ? | OK | 1/- | 14/62");
@@ -479,4 +480,13 @@ fn other_protocols_are_not_taken_for_it() {
         let heads = Heads { to_server, to_client, transport: Transport::Tcp };
         assert_eq!(probe(&heads), Guess::No, "{to_server:?} {to_client:?}");
     }
+}
+
+#[test]
+fn of_clients_that_ask_ahead_no_pair_is_certain_and_wrong() {
+    let opening = [ask(startup()), answer([typed(b'R', &[0; 4]), ready()].concat())];
+    harness::check_asking_ahead(&PROTOCOL, &opening, |number| {
+        let asked = query(&format!("SELECT a FROM t{number}"));
+        (asked, [failure(&format!("{:05}", 22_000 + number), "no"), ready()].concat())
+    });
 }

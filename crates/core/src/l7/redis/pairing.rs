@@ -3,7 +3,7 @@
 use super::command::{Channels, Effect, ReplyMode, Subscription};
 use super::reply::Reply;
 use super::{Asked, Redis, Subscribed, outcome, probe};
-use crate::l7::{Context, Why};
+use crate::l7::{Context, Trust, Why};
 use crate::record::Capture;
 
 impl Redis {
@@ -65,10 +65,15 @@ impl Redis {
             self.unpaired(cx, asked, self.doubt);
             return Ok(());
         }
-        if let Err(refused) = self.pending.ask(asked) {
-            self.unpaired(cx, refused, self.doubt);
-        } else if !self.unsettled {
-            self.doubt = None;
+        match self.pending.ask(asked, request.part.times()) {
+            Err(refused) => self.unpaired(cx, refused, self.doubt),
+            Ok(Trust::Certain) if !self.unsettled => self.doubt = None,
+            Ok(Trust::Certain) => {}
+            Ok(Trust::Likely) => {
+                if let (Some(asked), Some(doubt)) = (self.pending.back_mut(), self.doubt) {
+                    asked.command.exchange.note(doubt);
+                }
+            }
         }
         Ok(())
     }
@@ -139,7 +144,7 @@ impl Redis {
             self.subscribed = None;
         }
         let since = std::mem::take(&mut self.asked_since);
-        let asked = self.pending.answer();
+        let asked = self.pending.answer(reply.part.last_ns);
         // A command that was sent alone, and has its answer.
         self.unsettled &= since != 1 || !self.pending.is_empty();
         let asked = match asked {
@@ -211,6 +216,7 @@ impl Redis {
             Channels::Shards => subscribed.shards,
         });
         self.count(confirms, &reply);
+        let time_ns = reply.part.last_ns;
         let Some(asked) = self.pending.front_mut() else { return };
         let left = match (asked.confirmed.take(), asked.command.effect, before) {
             (Some(mut confirmed), ..) => {
@@ -236,7 +242,7 @@ impl Redis {
         if left > 0 {
             return;
         }
-        if let Some(asked) = self.pending.answer() {
+        if let Some(asked) = self.pending.answer(time_ns) {
             self.pending_bytes = self.pending_bytes.saturating_sub(asked.command.memory_bytes);
             let reply = asked.confirmed.as_deref().map(|(reply, _)| reply);
             cx.emit(outcome::exchange(Some(asked.command), reply, self.database));
@@ -268,7 +274,7 @@ impl Redis {
                 && asked.confirmed.is_none()
                 && asked.command.effect == Effect::None
         });
-        if clear && let Some(asked) = self.pending.answer() {
+        if clear && let Some(asked) = self.pending.answer(reply.part.last_ns) {
             reply.capture = reply.capture.max(capture);
             self.pending_bytes = self.pending_bytes.saturating_sub(asked.command.memory_bytes);
             cx.emit(outcome::exchange(Some(asked.command), Some(&reply), self.database));

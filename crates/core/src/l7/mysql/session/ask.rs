@@ -6,6 +6,7 @@ use super::{
     Answering, Asked, CLOSED_MAX, Capture, Command, Context, Direction, Effect, Gap, Header, Kind, Login,
     Message, Open, Part, Reading, Response, Said, Session, TEXT_BYTES_MAX, command, handshake,
 };
+use crate::l7::Trust;
 use crate::l7::mysql::command::LAST_PREPARED;
 
 impl Session {
@@ -126,9 +127,13 @@ impl Session {
         }
         let alone = self.pending.is_empty();
         let answer = (asked.kind, first_answer);
-        match self.pending.ask(asked) {
-            Ok(()) => {
-                self.doubt = false;
+        match self.pending.ask(asked, request.times()) {
+            Ok(trust) => {
+                if trust == Trust::Certain {
+                    self.doubt = None;
+                } else if let (Some(asked), Some(doubt)) = (self.pending.back_mut(), self.doubt) {
+                    asked.capture = asked.capture.max(doubt);
+                }
                 if alone && !matches!(self.answering, Answering::Greeting) {
                     self.answering = Answering::Idle;
                 }
@@ -136,7 +141,7 @@ impl Session {
             Err(asked) => {
                 self.text_bytes = self.text_bytes.saturating_sub(text_bytes);
                 self.no_answer(cx, &asked);
-                self.doubt = true;
+                self.doubt.get_or_insert(Capture::Complete);
                 if alone {
                     self.unpaired = Some(answer);
                 }
@@ -220,7 +225,7 @@ impl Session {
         (self.who.user, self.who.database) = (None, None);
         self.pending.lose_requests(inside);
         self.unpaired = None;
-        self.doubt = true;
+        self.doubted(gap);
         self.lost_commands = true;
         self.client_gap = gap;
         if let Some(frames) = &mut self.frame_bytes[Direction::ToServer.index()] {

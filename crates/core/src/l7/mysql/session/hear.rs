@@ -35,7 +35,7 @@ impl Session {
     fn begin_answer(&mut self, cx: &mut Context<'_>, message: &Message<'_>) {
         self.fresh = false;
         let paired = !self.pending.is_empty();
-        if !paired && self.unpaired.is_none() && !self.doubt {
+        if !paired && self.unpaired.is_none() && self.doubt.is_none() {
             let mut answer = Answer::new(Kind::Plain);
             let is_failure = message.body.first() == Some(&0xff);
             if is_failure
@@ -124,7 +124,7 @@ impl Session {
         let Answering::Answer(heard) = std::mem::replace(&mut self.answering, Answering::Idle) else {
             return;
         };
-        let asked = self.pending.answer();
+        let asked = self.pending.answer(heard.response.last_ns);
         if let Some(status) = heard.answer.status {
             self.escapes = Some(status & wire::NO_BACKSLASH_ESCAPES == 0);
         }
@@ -184,7 +184,7 @@ impl Session {
 
     /// What the server says does not fit: begin to pair anew.
     pub(super) fn mistrust(&mut self, cx: &mut Context<'_>) {
-        let doubted = self.doubt;
+        let doubted = self.doubt.is_some();
         self.server_lost(cx, None);
         if doubted {
             // That it was answered is no proof any more.
@@ -212,6 +212,6 @@ impl Session {
         self.unpaired = None;
         self.fresh = false;
         self.file_open = false;
-        self.doubt = true;
+        self.doubted(gap);
     }
 }

@@ -182,7 +182,7 @@ fn a_late_join_finds_out_that_it_is_compressed() {
     let mut played = Played::late(&PROTOCOL);
     for index in 0..3 {
         let sql = format!("SELECT {index}, c{index} FROM a_table_with_a_long_name WHERE b = 'SECRET'");
-        played.data(Direction::ToServer, &frame(0, &query(&sql), Some(zlib)));
+        played.pause().data(Direction::ToServer, &frame(0, &query(&sql), Some(zlib)));
         played.data(Direction::ToClient, &frame(1, &rows(1, &["1", "2"], 2), Some(zlib)));
     }
     played.finish(End::Fin);

@@ -18,6 +18,7 @@ fn a_late_join_pairs_what_it_can_be_sure_of() {
     let mut played = Played::late(&PROTOCOL);
     played.data(ToClient, &packet(7, b"\x03row of an older answer"));
     played.data(ToServer, &select("a")).data(ToClient, &rows(1, &["1"], 2));
+    played.pause();
     played.data(ToServer, &select("b")).data(ToClient, &rows(1, &["2"], 2));
     played.data(ToServer, &execute(7, 0)).data(ToClient, &ok(1));
     played.finish(End::Fin);
@@ -95,6 +96,9 @@ fn after_a_lost_command_without_an_answer_it_finds_its_feet() {
     let close = command(0x19, 7_u32.to_le_bytes());
     played.gap(ToServer, close.len() as u64, Gap::Lost);
     for name in ["b", "c", "d", "e"] {
+        if name == "e" {
+            played.pause();
+        }
         played.data(ToServer, &select(name)).data(ToClient, &rows(1, &["1"], 2));
     }
     played.finish(End::Fin);
@@ -216,4 +220,12 @@ fn latency_and_total_are_of_the_whole_exchange() {
     let (request, response) = (last.request.unwrap(), last.response.unwrap());
     assert_eq!((request.first_ns, request.last_ns), (100, 200));
     assert_eq!((response.first_ns, response.last_ns), (700, 900));
+}
+
+#[test]
+fn of_clients_that_ask_ahead_no_pair_is_certain_and_wrong() {
+    harness::check_asking_ahead(&PROTOCOL, &hello(OLD), |number| {
+        let error = [b"\xff", (3_000 + number as u16).to_le_bytes().as_slice(), b"#HY000no"].concat();
+        (select(&format!("c{number}")), packet(1, error))
+    });
 }

@@ -14,7 +14,7 @@ impl Session {
         }
         self.count(message);
         if kind == b'Z' {
-            return self.ready(cx);
+            return self.ready(cx, message.part.last_ns);
         }
         let Some(group) = self.groups.front_mut() else { return self.orphan(cx, message) };
         self.entries = self.entries.saturating_sub(group.skip_copied());
@@ -156,9 +156,9 @@ impl Session {
     }
 
     /// `ReadyForQuery`: the group in front has all its answers.
-    fn ready(&mut self, cx: &mut Context<'_>) {
+    fn ready(&mut self, cx: &mut Context<'_>, time_ns: u64) {
         self.answered = None;
-        let Some(mut group) = self.groups.answer() else { return };
+        let Some(mut group) = self.groups.answer(time_ns) else { return };
         let ended = group.sync.is_some();
         if self.groups.is_empty() {
             self.text_bytes = 0;

@@ -19,6 +19,8 @@ pub(super) struct Group {
     pub(super) failed: bool,
     /// An [`Entry::Whole`] ends it.
     pub(super) is_whole: bool,
+    /// Why it is not certain that these are its answers, if so.
+    pub(super) doubt: Capture,
 }
 
 /// What has an answer of its own.
@@ -52,7 +54,13 @@ pub(super) struct Work {
 impl Group {
     pub(super) fn whole(work: Work) -> Self {
         let sync = work.request;
-        Self { entries: VecDeque::from([Entry::Whole(work)]), sync, failed: false, is_whole: true }
+        Self { entries: VecDeque::from([Entry::Whole(work)]), sync, is_whole: true, ..Self::default() }
+    }
+
+    /// It is not certain that these are its answers.
+    pub(super) fn doubt(&mut self, why: Capture) {
+        self.doubt = why;
+        self.entries.iter_mut().for_each(|entry| entry.doubt(why));
     }
 
     /// Passes over copied data that nobody asked for: the server does so too.
@@ -76,6 +84,13 @@ impl Entry {
             | Self::Execute(work)
             | Self::Whole(work) => Some(work),
             Self::Close | Self::CopyData => None,
+        }
+    }
+
+    /// It is not certain which answers are its own.
+    pub(super) fn doubt(&mut self, why: Capture) {
+        if let Some(work) = self.work_mut() {
+            work.capture = work.capture.max(why);
         }
     }
 

@@ -6,7 +6,7 @@ fn told(turns: &[Turn]) -> Vec<String> {
     let mut played = Played::late(&PROTOCOL);
     played
         .turns(&[ask(query("SELECT 1")), answer([columns(), row("x"), done("SELECT 1"), ready()].concat())]);
-    played.turns(turns).finish(End::Fin);
+    played.pause().turns(turns).finish(End::Fin);
     no_secret(&played.exchanges);
     let text = |one: &Exchange| format!("{} {}", shown(one), one.error.as_deref().unwrap_or_default());
     played.exchanges.iter().skip(1).map(text).collect()
