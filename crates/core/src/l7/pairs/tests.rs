@@ -110,7 +110,8 @@ fn a_client_that_was_often_seen_to_wait_is_certain_to_do_so() {
 #[test]
 fn a_client_that_asks_ahead_is_not_before_a_pause() {
     let mut talk = Talk::known();
-    (talk.ask(1), talk.ask(2));
+    talk.ask(1);
+    talk.ask(2);
     assert_eq!(talk.fifo.lose_answers(), [1, 2]);
     assert_eq!(talk.answer(), None);
     assert_eq!(talk.rounds(40), [None; 40]);
@@ -183,7 +184,10 @@ fn an_answer_too_many_ends_all_trust() {
 fn a_late_client_that_asks_ahead_is_not_known_by_its_rounds() {
     let mut talk = Talk::late();
     // Always one that was not seen, and once two.
-    (talk.ask(1), talk.ask(2), talk.answer(), talk.answer());
+    talk.ask(1);
+    talk.ask(2);
+    talk.answer();
+    talk.answer();
     assert_eq!(talk.rounds(40), [None; 40]);
 }
 
@@ -199,7 +203,8 @@ fn what_only_seems_to_be_asked_ahead_is_forgiven() {
 #[test]
 fn what_was_asked_ahead_is_not_forgiven() {
     let mut talk = Talk::new(Fifo::new(4, false).forgiving());
-    (talk.ask(1), talk.ask(2));
+    talk.ask(1);
+    talk.ask(2);
     assert_eq!((talk.answer(), talk.answer()), (Some(1), Some(2)));
     talk.fifo.lose_requests(false);
     assert_eq!(talk.rounds(40), [None; 40]);
