@@ -12,6 +12,7 @@ mod transport;
 
 use std::net::IpAddr;
 
+use crate::event::{HookId, PacketSeen, Seen};
 use crate::flow::{FlowKey, Protocol, Side};
 use crate::loss::TallyReason;
 use crate::stream::Segment;
@@ -27,6 +28,8 @@ const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPES_VLAN: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 const VLAN_TAGS_MAX: usize = 4;
 const EXTENSION_HEADERS_MAX: usize = 8;
+/// The shortest one.
+const TCP_HEADER_BYTES: usize = 20;
 
 /// What stands before the IP header of captured frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,8 +79,28 @@ pub struct Packet<'a> {
     pub body: Body<'a>,
 }
 
+impl Packet<'_> {
+    /// What the programs tell of such a packet, at a hook that counts it.
+    #[must_use]
+    pub fn seen(&self, hook: HookId, length_bytes: u32, time_ns: u64) -> PacketSeen {
+        // A fragment that is not the first one has no header.
+        let TcpHeader { seq, ack, window, flags } = self.tcp.unwrap_or_default();
+        PacketSeen {
+            seen: Seen { time_ns, hook, key: self.key },
+            length_bytes,
+            payload_bytes: self.payload_bytes,
+            tcp_seq: seq,
+            tcp_ack: ack,
+            tcp_window: window,
+            tcp_flags: flags,
+            source: self.from,
+            counted: true,
+        }
+    }
+}
+
 /// What a TCP header says besides the ports (RFC 9293, 3.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TcpHeader {
     /// Sequence number of the first byte, or of SYN.
     pub seq: u32,
@@ -265,9 +288,9 @@ fn ipv6(mut cursor: Cursor<'_>) -> Result<Datagram<'_>, TallyReason> {
     if version >> 4 != 6 {
         return Err(TallyReason::Malformed);
     }
-    // 0 is a jumbogram, or segmentation offload.
+    // 0 is a jumbogram, or segmentation offload, if there is room for a segment; else the rest is padding.
     match usize::from(u16::from_be_bytes([length_high, length_low])) {
-        0 => {}
+        0 if cursor.sent >= TCP_HEADER_BYTES => {}
         length if length > cursor.sent => return Err(TallyReason::Malformed),
         length => cursor.limit(length),
     }

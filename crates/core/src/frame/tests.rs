@@ -113,6 +113,19 @@ fn extension_headers_are_walked() {
 }
 
 #[test]
+fn padding_behind_nothing_is_no_payload() {
+    let payload = |frame: &[u8]| {
+        Decoder::default().decode(Link::Ethernet, frame, frame.len() as u32, 0).unwrap().payload_bytes
+    };
+    let mut padded = ethernet(0x86dd, &ip6(253, &[]));
+    padded.resize(60, 0);
+    assert_eq!(payload(&padded), 0);
+    let mut offloaded = ethernet(0x86dd, &ip6(6, &tcp(0x18, &[b'x'; 2_000])));
+    offloaded[18..20].fill(0);
+    assert_eq!(payload(&offloaded), 2_000);
+}
+
+#[test]
 fn fragments_are_joined_in_any_order() {
     let whole = udp(&[b'x'; 40]);
     let pieces = [(0, true), (16, true), (32, false)];

@@ -1,10 +1,12 @@
 //! `weir read` follows flows without a kernel: the same packets give the same
 //! entries, by the programs and by [`Tracker`].
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use weir_core::event::{Event, Hook, HookId, PacketSeen, Seen};
 use weir_core::flow::{DirectionEntry, EntrySource as _, FlowEntry, FlowKey, Point, Tracker};
 use weir_core::frame::{Body, Decoder, Link};
 use weir_core::loss::TallyReason;
@@ -13,7 +15,7 @@ use weir_testkit::require_root;
 
 use crate::expect::{A, A6, B, B6};
 use crate::lab::{FIRST, Lab};
-use crate::rows::rows;
+use crate::rows::{Outcome, rows};
 
 const MILLISECOND_NS: u64 = 1_000_000;
 
@@ -106,27 +108,28 @@ fn packets() -> impl Strategy<Value = Vec<Vec<u8>>> {
             (segment.payload(&vec![7; length]), None)
         },
     );
-    let other = (ends, 0..9u8).prop_map(|((from, to, port, peer), kind)| {
+    // Of one datagram: often it is whole, and its pieces come again.
+    let pieces = prop::sample::select(vec![(0, true), (72, true), (136, false)]);
+    let fragment =
+        pieces.prop_map(|piece| (Frame::between(A, B).udp(40_000, 80).payload(&[7; 64]), Some(piece)));
+    let other = (ends, 0..7u8).prop_map(|((from, to, port, peer), kind)| {
         let frame = || Frame::between(from, to);
         let udp = frame().udp(port, peer).payload(&[7; 64]);
         let error = if from == A || from == B { (3, 3) } else { (1, 4) };
         let sent = Frame::between(to, from);
         match kind {
             0 => (udp, None),
-            1 => (udp, Some((0, true))),
-            2 => (udp, Some((72, true))),
-            // With this one a datagram is whole, and its pieces may come again.
-            3 => (udp, Some((136, false))),
-            4 => (frame().echo_request(7, 1), None),
-            5 => (frame().echo_reply(7, 1), None),
-            6 => (frame().icmp_error(error.0, error.1, &sent.tcp(peer, port, "A"), usize::MAX), None),
-            7 => (frame().icmp_error(error.0, error.1, &sent.udp(peer, port), 28), None),
+            1 => (udp, Some((72, true))),
+            2 => (frame().echo_request(7, 1), None),
+            3 => (frame().echo_reply(7, 1), None),
+            4 => (frame().icmp_error(error.0, error.1, &sent.tcp(peer, port, "A"), usize::MAX), None),
+            5 => (frame().icmp_error(error.0, error.1, &sent.udp(peer, port), 28), None),
             _ => (frame().sctp(port, peer), None),
         }
     });
     // The programs remember fragments of earlier cases, and of other tests, which have small numbers.
     static DATAGRAMS: AtomicU16 = AtomicU16::new(1_000);
-    prop::collection::vec(prop_oneof![4 => tcp, 1 => other], 1..24).prop_map(|frames| {
+    prop::collection::vec(prop_oneof![4 => tcp, 1 => other, 2 => fragment], 1..24).prop_map(|frames| {
         let id = u32::from(DATAGRAMS.fetch_add(1, Ordering::Relaxed));
         let build = |(frame, piece): (Frame, Option<(u16, bool)>)| match piece {
             Some((offset_bytes, more)) => frame.fragment(id, offset_bytes, more).build(),
@@ -134,6 +137,53 @@ fn packets() -> impl Strategy<Value = Vec<Vec<u8>>> {
         };
         frames.into_iter().map(build).collect()
     })
+}
+
+/// What is told of each packet, by the decoder and by the programs: all but when and where.
+fn told(lab: &mut Lab, frames: &[Vec<u8>]) -> [Vec<PacketSeen>; 2] {
+    let nowhere = HookId { ifindex: 0, hook: Hook::Ingress };
+    let mut decoder = Decoder::default();
+    let mut decoded = Vec::new();
+    for frame in frames {
+        let length = frame.len() as u32;
+        if let Ok(packet) = decoder.decode(Link::Ethernet, frame, length, 0)
+            && !matches!(packet.body, Body::Stray)
+        {
+            decoded.push(packet.seen(nowhere, length, 0));
+        }
+    }
+    lab.run_all(FIRST, true, frames.iter().map(Vec::as_slice));
+    let seen = lab.events().into_iter().filter_map(|event| match event {
+        Event::Packet(packet) => {
+            let seen = Seen { hook: nowhere, time_ns: 0, ..packet.seen };
+            Some(PacketSeen { seen, ..packet })
+        }
+        _ => None,
+    });
+    let seen = seen.collect();
+    lab.clear();
+    [decoded, seen]
+}
+
+/// `weir read --packets` tells of packets what `weir observe --packets` does.
+#[test]
+fn root_packets_are_told_alike() {
+    require_root!();
+    Lab::with_packet_events(|lab| {
+        for row in rows().into_iter().filter(|row| matches!(row.outcome, Outcome::Flow(..))) {
+            let [decoded, seen] = told(lab, &[row.frame]);
+            assert_eq!(decoded, seen, "{}", row.what);
+        }
+        let lab = RefCell::new(lab);
+        let config = Config { cases: 300, failure_persistence: None, ..Config::default() };
+        TestRunner::new(config)
+            .run(&packets(), |frames| {
+                let [decoded, seen] = told(&mut lab.borrow_mut(), &frames);
+                prop_assert_eq!(decoded, seen);
+                Ok(())
+            })
+            .unwrap();
+    });
 }
 
 #[test]

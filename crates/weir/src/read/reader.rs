@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use weir_core::event::{Hook, HookId, PacketSeen, Seen};
+use weir_core::event::{Hook, HookId};
 use weir_core::flow::{Protocol, Report};
 use weir_core::frame::{Body, Packet};
 use weir_core::l7::{Engine, Found, Limits, Tally};
@@ -126,25 +126,16 @@ fn tell(scene: &mut Scene, outlet: &mut Outlet, report: Report<'_>) {
 /// The packet's record: as of a live one, but seen where its file says.
 fn record(seeing: Seeing<'_>, scene: &mut Scene) -> PacketRecord {
     let Seeing { packet, length_bytes, time_ns, place } = seeing;
-    let tcp = packet.tcp;
-    let seen = PacketSeen {
-        seen: Seen { time_ns, hook: HookId { ifindex: 0, hook: Hook::Ingress }, key: packet.key },
-        length_bytes,
-        payload_bytes: packet.payload_bytes,
-        tcp_seq: tcp.map_or(0, |tcp| tcp.seq),
-        tcp_ack: tcp.map_or(0, |tcp| tcp.ack),
-        tcp_window: tcp.map_or(0, |tcp| tcp.window),
-        tcp_flags: tcp.map_or(0, |tcp| tcp.flags),
-        source: packet.from,
-        counted: true,
-    };
+    // The scene knows no devices; the place does.
+    let nowhere = HookId { ifindex: 0, hook: Hook::Ingress };
+    let seen = packet.seen(nowhere, length_bytes, time_ns);
     let direction = place.hook.map(|hook| match hook {
         Hook::Ingress => PacketDirection::Ingress,
         Hook::Egress => PacketDirection::Egress,
     });
     let record = PacketRecord { interface: place.interface.clone(), direction, ..scene.packet_record(&seen) };
     // A later fragment has no header of its own.
-    match packet.key.protocol == Protocol::TCP && tcp.is_none() {
+    match packet.key.protocol == Protocol::TCP && packet.tcp.is_none() {
         true => PacketRecord { tcp_flags: None, tcp_seq: None, tcp_ack: None, tcp_window: None, ..record },
         false => record,
     }
