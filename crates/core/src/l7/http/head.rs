@@ -111,11 +111,11 @@ pub(super) fn request(bytes: &[u8], reveal: Reveal) -> Option<(RequestLine, Head
         }
         None => None,
     };
-    Some((request_line(method, &rest.join(" "), version, reveal), Head::of_unusual_lines(lines)))
+    Some((request_line(method.as_bytes(), &rest.join(" "), version, reveal), Head::of_unusual_lines(lines)))
 }
 
 pub(in crate::l7) fn request_line(
-    method: &str,
+    method: &[u8],
     target: &str,
     version: Option<SmolStr>,
     reveal: Reveal,
@@ -123,13 +123,15 @@ pub(in crate::l7) fn request_line(
     // A target of the form host:port has nothing to redact but what stands before an @.
     // Cut afterwards: what is cut off may say that what stands before it is a password.
     let (target, revealed) = match method {
-        "CONNECT" if !target.starts_with('/') => (redact::authority(target), false),
+        b"CONNECT" if !target.starts_with('/') => (redact::authority(target), false),
         _ => redact::url_but(target, reveal),
     };
     let target = SmolStr::new(cut(&target, TARGET_BYTES_MAX));
-    let usual = METHODS.iter().find(|usual| **usual == method);
-    let method =
-        usual.map_or_else(|| cut(method, METHOD_BYTES_MAX).into(), |usual| SmolStr::new_static(usual));
+    let usual = METHODS.iter().find(|usual| usual.as_bytes() == method);
+    let method = match usual {
+        Some(usual) => SmolStr::new_static(usual),
+        None => cut(&text::lossy(method), METHOD_BYTES_MAX).into(),
+    };
     RequestLine { method, is_usual: usual.is_some(), target, revealed, version }
 }
 
@@ -137,7 +139,13 @@ pub(in crate::l7) fn request_line(
 /// bytes, and how long it is.
 pub(super) fn strict_response(bytes: &[u8]) -> Option<(StatusLine, Head<'_>, usize)> {
     let (strict::Answered { minor_version, status, reason }, head, length) = strict::response(bytes)?;
-    Some((status_line(version(minor_version), status, reason), head, length))
+    // What is not ASCII there may be anything.
+    let reason = if is_ok(status) {
+        None
+    } else {
+        std::str::from_utf8(reason).ok().filter(|reason| reason.is_ascii())
+    };
+    Some((status_line(version(minor_version), status, reason.unwrap_or_default()), head, length))
 }
 
 /// Reads an answer's head, or the whole lines of one that was cut.

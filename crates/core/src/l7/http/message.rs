@@ -1,6 +1,6 @@
 //! What becomes of heads: the facts of an exchange.
 
-use memchr::{memchr, memchr3};
+use memchr::memchr;
 use smol_str::SmolStr;
 
 use super::head::{Head, RequestLine, StatusLine, is_ok};
@@ -88,7 +88,7 @@ pub(in crate::l7) fn asked(line: RequestLine, head: Head<'_>) -> Box<Exchange> {
 
 /// The two parts of a Host header: `shop.test:8080`, `[::1]:80`.
 fn name_and_port(host: SmolStr) -> (SmolStr, Option<u64>) {
-    if memchr3(b':', b'[', b']', host.as_bytes()).is_none() {
+    if !host.bytes().any(|byte| matches!(byte, b':' | b'[' | b']')) {
         return (host, None); // as most are
     }
     let (name, port) = match host.rsplit_once(':') {

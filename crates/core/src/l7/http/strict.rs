@@ -10,7 +10,7 @@ const DELETE: u8 = 0x7f;
 /// A request's first line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Asked<'a> {
-    pub(super) method: &'a str,
+    pub(super) method: &'a [u8],
     pub(super) target: &'a str,
     /// Of HTTP/1.
     pub(super) minor_version: u8,
@@ -21,8 +21,7 @@ pub(super) struct Asked<'a> {
 pub(super) struct Answered<'a> {
     pub(super) minor_version: u8,
     pub(super) status: u16,
-    /// Empty, if there is anything but ASCII in it.
-    pub(super) reason: &'a str,
+    pub(super) reason: &'a [u8],
 }
 
 /// A request's head, and how long it is.
@@ -35,8 +34,7 @@ pub(super) fn request(bytes: &[u8]) -> Option<(Asked<'_>, Head<'_>, usize)> {
     let (target, rest) = rest.split_at_checked(target_bytes).filter(|_| target_bytes > 0)?;
     let (minor_version, rest) = version(rest.strip_prefix(b" ")?)?;
     let (head, rest) = headers(after_line_end(rest)?)?;
-    let text = |bytes| std::str::from_utf8(bytes).ok();
-    let asked = Asked { method: text(method)?, target: text(target)?, minor_version };
+    let asked = Asked { method, target: std::str::from_utf8(target).ok()?, minor_version };
     Some((asked, head, bytes.len() - rest.len()))
 }
 
@@ -53,7 +51,6 @@ pub(super) fn response(bytes: &[u8]) -> Option<(Answered<'_>, Head<'_>, usize)> 
         rest => (&[] as &[u8], rest),
     };
     let (head, rest) = headers(after_line_end(rest)?)?;
-    let reason = if reason.is_ascii() { std::str::from_utf8(reason).ok()? } else { "" };
     Some((Answered { minor_version, status, reason }, head, bytes.len() - rest.len()))
 }
 
@@ -175,6 +172,7 @@ mod tests {
         let mut parsed = httparse::Request::new(&mut headers);
         let Ok(httparse::Status::Complete(length)) = parsed.parse(bytes) else { return None };
         let (method, target) = (parsed.method?, parsed.path?);
+        let method = method.as_bytes();
         Some((Asked { method, target, minor_version: parsed.version? }, head(parsed.headers), length))
     }
 
@@ -183,7 +181,7 @@ mod tests {
         let mut parsed = httparse::Response::new(&mut headers);
         let Ok(httparse::Status::Complete(length)) = parsed.parse(bytes) else { return None };
         let (minor_version, status) = (parsed.version?, parsed.code?);
-        let reason = parsed.reason.unwrap_or_default();
+        let reason = parsed.reason.unwrap_or_default().as_bytes();
         Some((Answered { minor_version, status, reason }, head(parsed.headers), length))
     }
 
@@ -196,7 +194,11 @@ mod tests {
 
     fn agree(bytes: &[u8]) {
         assert_eq!(request(bytes), parsed_request(bytes), "{}", bytes.escape_ascii());
-        assert_eq!(response(bytes), parsed_response(bytes), "{}", bytes.escape_ascii());
+        let mut answer = response(bytes);
+        if let Some((line, ..)) = answer.as_mut().filter(|(line, ..)| !line.reason.is_ascii()) {
+            line.reason = b""; // as httparse tells it
+        }
+        assert_eq!(answer, parsed_response(bytes), "{}", bytes.escape_ascii());
     }
 
     const LINES: [&[u8]; 8] = [

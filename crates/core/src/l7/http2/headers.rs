@@ -73,7 +73,7 @@ impl Headers {
         let method = self.method.as_deref().unwrap_or_default();
         let named = if method == "CONNECT" { &self.authority } else { &None };
         let target = self.path.as_ref().or(named.as_ref()).map_or("", String::as_str);
-        let line = request_line(method, target, Some("2".into()), reveal);
+        let line = request_line(method.as_bytes(), target, Some("2".into()), reveal);
         let mut head = Head::default();
         if let Some(host) = self.authority.as_ref().or(self.host.as_ref()) {
             head.header(b"host", host.as_bytes());
