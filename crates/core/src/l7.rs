@@ -30,8 +30,8 @@
 //!   that could take it out. What [`Start::reveal`] allows is the exception, and
 //!   [`Exchange::revealed`] tells of it.
 //! - **Never guess a pair.** Ask [`Fifo`] or [`Keyed`]; report what cannot be
-//!   paired as an exchange without its other half, and note in one that is paired
-//!   with [`Trust::Likely`] what was missing.
+//!   paired as an exchange without its other half, and mark what is paired
+//!   without being certain ([`Trust::mark`]).
 //! - **Skip what nobody needs.** [`Step::Skip`] costs nothing, however long the
 //!   body is, and keeps its length exact, also where bytes are missing.
 

@@ -125,7 +125,7 @@ impl Http {
                 if trust == Trust::Likely
                     && let Some(exchange) = self.fifo.back_mut()
                 {
-                    exchange.note(self.doubt);
+                    exchange.note(trust.mark(self.doubt));
                 }
                 Asking::Queued
             }

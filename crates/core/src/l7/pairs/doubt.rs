@@ -23,6 +23,7 @@
 //! seen: all that counted before is forgotten.
 
 use crate::l7::Times;
+use crate::record::Capture;
 
 /// Rounds in a row after which pairs are likely.
 const ROUNDS: u32 = 16;
@@ -37,10 +38,23 @@ const ROUNDS_AND_PAUSE: u32 = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
     /// Something is missing, and by all that was seen since it will be the next one.
-    /// The exchange has to say so.
+    /// The exchange has to say so: [`Trust::mark`].
     Likely,
     /// Nothing is missing that could matter.
     Certain,
+}
+
+impl Trust {
+    /// How a pair is marked, where this is what is missing.
+    #[must_use]
+    pub fn mark(self, missing: Capture) -> Capture {
+        match (self, missing) {
+            (Self::Certain, _) => Capture::Complete,
+            // All bytes are there, and some of them could not be read.
+            (Self::Likely, Capture::Complete) => Capture::Truncated,
+            (Self::Likely, missing) => missing,
+        }
+    }
 }
 
 /// What was seen of a client while nothing was missing.

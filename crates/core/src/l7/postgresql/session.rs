@@ -251,9 +251,9 @@ impl Session {
                     self.doubt = Capture::Complete;
                     None
                 }
-                Ok(Trust::Likely) => {
+                Ok(trust @ Trust::Likely) => {
                     if let Some(group) = self.groups.back_mut() {
-                        group.doubt(self.doubt);
+                        group.doubt(trust.mark(self.doubt));
                     }
                     None
                 }

@@ -69,9 +69,9 @@ impl Redis {
             Err(refused) => self.unpaired(cx, refused, self.doubt),
             Ok(Trust::Certain) if !self.unsettled => self.doubt = None,
             Ok(Trust::Certain) => {}
-            Ok(Trust::Likely) => {
-                if let (Some(asked), Some(doubt)) = (self.pending.back_mut(), self.doubt) {
-                    asked.command.exchange.note(doubt);
+            Ok(trust @ Trust::Likely) => {
+                if let Some(asked) = self.pending.back_mut() {
+                    asked.command.exchange.note(trust.mark(self.doubt.unwrap_or_default()));
                 }
             }
         }

@@ -131,8 +131,8 @@ impl Session {
             Ok(trust) => {
                 if trust == Trust::Certain {
                     self.doubt = None;
-                } else if let (Some(asked), Some(doubt)) = (self.pending.back_mut(), self.doubt) {
-                    asked.capture = asked.capture.max(doubt);
+                } else if let Some(asked) = self.pending.back_mut() {
+                    asked.capture = asked.capture.max(trust.mark(self.doubt.unwrap_or_default()));
                 }
                 if alone && !matches!(self.answering, Answering::Greeting) {
                     self.answering = Answering::Idle;
