@@ -23,6 +23,7 @@ struct redirect_set abi_redirect_set;
 struct redirect_rule abi_redirect_rule;
 struct redirect_target abi_redirect_target;
 struct redirect_client abi_redirect_client;
+struct redirect_asker abi_redirect_asker;
 struct place abi_place;
 struct interface_place abi_interface_place;
 struct forged_source abi_forged_source;

@@ -373,6 +373,12 @@ struct redirect_client {
 	__u8 address[16];
 };
 
+/* Who may ask who has a virtual address, by a rule that is limited to some clients. */
+struct redirect_asker {
+	__u32 rule;
+	__u32 ifindex; /* of a container that has a client's address, the host's end of its veth; 0: the host */
+};
+
 /* Where a container's address is. */
 struct place {
 	__u32 ifindex;	      /* the host's end of its veth */

@@ -152,6 +152,13 @@ static __always_inline bool decide_is_client(__u32 rule, const struct decision *
 	return bpf_map_lookup_elem(&redirect_clients, &client);
 }
 
+static __always_inline bool decide_in_force(__u32 id)
+{
+	const struct redirect_rule *rule = bpf_map_lookup_elem(&redirect_rules, &id);
+
+	return rule && (!rule->expires_ns || rule->expires_ns > bpf_ktime_get_ns());
+}
+
 /* Whether the match of that index is about the connection to be decided, and its
  * rule in force: 1, or 0 for the next one, or NOT_CONCERNED after the last. */
 __noinline int decide_matches(__u32 index)
@@ -159,7 +166,6 @@ __noinline int decide_matches(__u32 index)
 	struct decision *decision = decision_of_cpu();
 	const struct redirect_match *match;
 	struct redirect_set *set;
-	struct redirect_rule *rule;
 	__u8 protocol;
 	__u16 port;
 
@@ -179,8 +185,7 @@ __noinline int decide_matches(__u32 index)
 		return 0;
 	if (match->limited && !decide_is_client(match->rule, decision))
 		return 0;
-	rule = bpf_map_lookup_elem(&redirect_rules, &match->rule);
-	if (!rule || (rule->expires_ns && rule->expires_ns <= bpf_ktime_get_ns()))
+	if (!decide_in_force(match->rule))
 		return 0;
 	decision->origin.rule = match->rule;
 	decision->beyond_first = port - match->port_first;

@@ -133,6 +133,16 @@ struct {
 	__uint(max_entries, 65536);
 } redirect_clients SEC(".maps");
 
+/* Beside `redirect_clients`: a container may ask in another name than it will speak in
+ * (from an IPv6 address of the link, or its first IPv4 one), and the host for whom it forwards. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct redirect_asker);
+	__type(value, __u8);
+	__uint(max_entries, 65536);
+} redirect_askers SEC(".maps");
+
 /* Every address of every container. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

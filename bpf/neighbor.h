@@ -56,14 +56,55 @@ struct neighbor_answer {
 	__u64 flags; /* of bpf_redirect() */
 };
 
+/* Whether the rule of that index, of those for the virtual address in `decisions`, is in
+ * force and lets in whoever asks, there or as redirect_asker.ifindex: 1, or 0 for the next one, or
+ * NOT_CONCERNED after the last. */
+__noinline int neighbor_admits(__u32 index, __u32 ifindex)
+{
+	struct decision *decision = decision_of_cpu();
+	struct redirect_asker asker = { .ifindex = ifindex };
+	const struct redirect_match *match;
+	struct redirect_set *set;
+
+	if (!config.redirect || !decision || index >= REDIRECT_MATCHES)
+		return NOT_CONCERNED;
+	set = bpf_map_lookup_elem(&redirects, decision->way[WAY_TO_CLIENT].source);
+	if (!set)
+		return NOT_CONCERNED;
+	match = &set->match[index];
+	asker.rule = match->rule;
+	if (!asker.rule)
+		return NOT_CONCERNED;
+	if (!decide_in_force(asker.rule))
+		return 0;
+	if (!match->limited || bpf_map_lookup_elem(&redirect_askers, &asker))
+		return 1;
+	return ifindex && decide_is_client(asker.rule, decision);
+}
+
+/* Whether a rule on the virtual address `asked` lets in who asks for it. */
+static __noinline bool neighbor_is_let_in(const __u8 *asked, const __u8 *asker, __u32 ifindex)
+{
+	struct decision *decision = decision_of_cpu();
+	int admitted = 0;
+
+	if (!decision || !asked || !asker)
+		return false;
+	__builtin_memcpy(decision->way[WAY_TO_CLIENT].source, asked, 16);
+	__builtin_memcpy(decision->way[WAY_TO_CLIENT].destination, asker, 16);
+	for (__u32 i = 0; i < REDIRECT_MATCHES && !admitted; i++)
+		admitted = neighbor_admits(i, ifindex);
+	return admitted == 1;
+}
+
 /*
  * Whether weir answers for an address at this hook. Containers are told the host's
  * MAC: what they send there is translated at this very hook. The host is told the
  * MAC of a target, so that its packets go to that one's veth, and is answered at the
- * bridge that asked. Nobody is answered anywhere else.
+ * bridge that asked. Nobody is answered anywhere else, nor who is no rule's client.
  */
 static __always_inline bool neighbor_find(struct __sk_buff *skb, __u32 hook, const __u8 address[16],
-					  const __u8 asker[6], struct neighbor_answer *answer)
+					  const __u8 asker[16], const __u8 asker_mac[6], struct neighbor_answer *answer)
 {
 	struct forged_source forged = { .ifindex = skb->ifindex };
 	struct interface_place *here;
@@ -74,7 +115,8 @@ static __always_inline bool neighbor_find(struct __sk_buff *skb, __u32 hook, con
 		return false;
 	target = bpf_map_lookup_elem(&virtual_addresses, address);
 	if (hook == HOOK_EGRESS) {
-		if (!target || target->ifindex != forged.ifindex || !mac_equal(asker, here->host_mac))
+		if (!target || target->ifindex != forged.ifindex || !mac_equal(asker_mac, here->host_mac) ||
+		    !neighbor_is_let_in(address, asker, 0))
 			return false;
 		__builtin_memcpy(answer->mac, target->mac, sizeof(answer->mac));
 		answer->ifindex = here->bridge_ifindex;
@@ -82,7 +124,8 @@ static __always_inline bool neighbor_find(struct __sk_buff *skb, __u32 hook, con
 		return true;
 	}
 	address_copy(forged.address, address);
-	if (!target && !bpf_map_lookup_elem(&forged_sources, &forged))
+	if (!(target && neighbor_is_let_in(address, asker, forged.ifindex)) &&
+	    !bpf_map_lookup_elem(&forged_sources, &forged))
 		return false;
 	__builtin_memcpy(answer->mac, here->host_mac, sizeof(answer->mac));
 	answer->ifindex = forged.ifindex;
@@ -101,7 +144,7 @@ static __always_inline bool neighbor_arp(struct __sk_buff *skb, __u32 hook, stru
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct ethernet_header *ethernet = data;
 	struct arp_message *arp = (void *)(ethernet + 1);
-	__u8 address[16] = { [10] = 0xff, [11] = 0xff };
+	__u8 address[16] = { [10] = 0xff, [11] = 0xff }, asker[16] = { [10] = 0xff, [11] = 0xff };
 	__u32 sender, target;
 
 	if ((void *)(arp + 1) > end || ethernet->ethertype != bpf_htons(ETHERTYPE_ARP))
@@ -112,11 +155,12 @@ static __always_inline bool neighbor_arp(struct __sk_buff *skb, __u32 hook, stru
 	__builtin_memcpy(&sender, arp->sender, sizeof(sender));
 	__builtin_memcpy(&target, arp->target, sizeof(target));
 	__builtin_memcpy(&address[12], &target, sizeof(target));
+	__builtin_memcpy(&asker[12], &sender, sizeof(sender));
 	/* One that has no address yet asks whether it may have this one; one that asks for
 	 * its own tells it to all. */
 	if (!sender || sender == target)
 		return false;
-	if (!neighbor_find(skb, hook, address, ethernet->source, answer))
+	if (!neighbor_find(skb, hook, address, asker, ethernet->source, answer))
 		return false;
 	neighbor_turn(ethernet, answer->mac);
 	arp->operation = bpf_htons(ARP_REPLY);
@@ -142,7 +186,7 @@ static __always_inline bool neighbor_nd(struct __sk_buff *skb, __u32 hook, struc
 	struct ipv6_header *ip = (void *)(ethernet + 1);
 	struct nd_message *message = (void *)(ip + 1);
 	struct nd_option *option = (void *)(message + 1);
-	__u8 address[16];
+	__u8 address[16], asker[16];
 	bool has_option;
 	__u32 sum;
 
@@ -160,7 +204,8 @@ static __always_inline bool neighbor_nd(struct __sk_buff *skb, __u32 hook, struc
 	if (has_option && ((void *)(option + 1) > end || option->type != ND_OPTION_SOURCE || option->length != 1))
 		return false;
 	__builtin_memcpy(address, message->target, sizeof(address));
-	if (!neighbor_find(skb, hook, address, ethernet->source, answer))
+	__builtin_memcpy(asker, ip->source, sizeof(asker));
+	if (!neighbor_find(skb, hook, address, asker, ethernet->source, answer))
 		return false;
 	neighbor_turn(ethernet, answer->mac);
 	__builtin_memcpy(ip->destination, ip->source, sizeof(ip->destination));

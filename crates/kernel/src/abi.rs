@@ -37,7 +37,7 @@ pod!(
     tally_key
 );
 pod!(redirect_set, redirect_rule, redirect_target, redirect_client, redirect_counters, translation);
-pod!(rule_bytes);
+pod!(redirect_asker, rule_bytes);
 pod!(place, interface_place, forged_source);
 
 /// What stands before a key in the kernel's hash tables (`struct htab_elem`, kernel/bpf/hashtab.c: the same from 5.10

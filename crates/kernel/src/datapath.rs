@@ -292,6 +292,7 @@ impl Datapath {
             rules: handle(&maps.redirect_rules)?,
             targets: handle(&maps.redirect_targets)?,
             clients: handle(&maps.redirect_clients)?,
+            askers: handle(&maps.redirect_askers)?,
             endpoints: handle(&maps.endpoints)?,
             interfaces: handle(&maps.interfaces)?,
             virtual_addresses: handle(&maps.virtual_addresses)?,

@@ -57,6 +57,7 @@ pub(crate) struct RedirectMaps {
     pub(crate) rules: MapHandle,
     pub(crate) targets: MapHandle,
     pub(crate) clients: MapHandle,
+    pub(crate) askers: MapHandle,
     pub(crate) endpoints: MapHandle,
     pub(crate) interfaces: MapHandle,
     pub(crate) virtual_addresses: MapHandle,
@@ -102,6 +103,7 @@ impl Redirects {
             rules: open("redirect_rules")?,
             targets: open("redirect_targets")?,
             clients: open("redirect_clients")?,
+            askers: open("redirect_askers")?,
             endpoints: open("endpoints")?,
             interfaces: open("interfaces")?,
             virtual_addresses: open("virtual_addresses")?,
@@ -168,7 +170,7 @@ impl Redirects {
         let maps = &self.maps;
         let number = |number: u32| number.to_ne_bytes().to_vec();
         let rule_ids = || compiled.rules.keys().map(|rule| number(rule.0));
-        let tables: [(&'static str, &MapHandle, Content); 8] = [
+        let tables: [(&'static str, &MapHandle, Content); 9] = [
             ("targets", &maps.targets, {
                 let target = |port_first, address| abi::redirect_target { address, port_first, pad: [0; 2] };
                 let entry = |id: u32, port, address| (number(id), bytes(&target(port, mapped(address))));
@@ -181,6 +183,13 @@ impl Redirects {
             ),
             ("clients", &maps.clients, {
                 compiled.clients.iter().map(|(id, net)| (bytes(&client(*id, *net)), vec![1])).collect()
+            }),
+            ("askers", &maps.askers, {
+                let asker = |rule: RuleId, veth: Option<u32>| abi::redirect_asker {
+                    rule: rule.0,
+                    ifindex: veth.unwrap_or(0),
+                };
+                compiled.askers.iter().map(|(id, veth)| (bytes(&asker(*id, *veth)), vec![1])).collect()
             }),
             ("endpoints", &maps.endpoints, {
                 compiled.endpoints.iter().map(|(ip, at)| (mapped(*ip).to_vec(), bytes(&place(at)))).collect()

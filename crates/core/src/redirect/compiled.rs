@@ -63,6 +63,9 @@ pub struct Compiled {
     pub targets: BTreeMap<TargetId, CompiledTarget>,
     /// For the limited matches: from where.
     pub clients: BTreeSet<(RuleId, IpNet)>,
+    /// For the limited matches of virtual addresses: who may ask who has them, beside those who ask from a client's
+    /// address. By the index of the veth of a container that has one; none: the host, for itself or for others.
+    pub askers: BTreeSet<(RuleId, Option<u32>)>,
     /// Addresses that nobody has, for which weir answers.
     pub virtual_addresses: BTreeMap<IpAddr, VirtualAddress>,
     /// Forged sources, by the index of the veth behind which a server sees them:
@@ -114,8 +117,8 @@ pub struct CompiledTarget {
     pub port_first: u16,
 }
 
-/// An address that no one has, in front of a rule. Containers that ask for it
-/// are answered with the host's MAC address ([`InterfacePlace::host_mac`]).
+/// An address that no one has, in front of a rule. Containers that ask for it, and
+/// are clients, are answered with the host's MAC address ([`InterfacePlace::host_mac`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VirtualAddress {
     /// Where the host's own packets to it go: a target's veth. None: no target

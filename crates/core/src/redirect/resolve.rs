@@ -68,6 +68,29 @@ impl Resolved<'_> {
         let v4 = asked.is_ipv4();
         self.clients.iter().flatten().filter(move |range| range.addr().is_ipv4() == v4)
     }
+
+    /// Who may ask who has this virtual address, if the rule is limited to some clients: the veths of containers that
+    /// have a client's address of its version; none: the host, unless all clients are containers. It asks for those
+    /// whose packets it forwards, too.
+    pub(super) fn askers(
+        &self,
+        virtual_address: IpAddr,
+        surroundings: &Surroundings,
+    ) -> impl Iterator<Item = Option<u32>> {
+        let v4 = virtual_address.is_ipv4();
+        let is_named = move |address: IpAddr| address.is_ipv4() == v4 && self.is_client(address);
+        let veths = surroundings.addresses().filter(|_| self.clients.is_some()).filter_map(
+            move |(_, address, place)| place.filter(|_| is_named(address)).map(|place| Some(place.ifindex)),
+        );
+        let host = match &self.rule.from {
+            None | Some(Clients::Named(_)) => false,
+            Some(Clients::Host) => true,
+            Some(Clients::Range(range)) => {
+                range.prefix_len() < range.max_prefix_len() || surroundings.resident(range.addr()).is_none()
+            }
+        };
+        veths.chain(host.then_some(None))
+    }
 }
 
 /// Finds the addresses of everything in a rule.

@@ -309,6 +309,10 @@ fn compile(rules: &[Resolved<'_>], surroundings: &Surroundings, expires_ns: impl
         for (variant, id) in numbered {
             asked.entry(variant.address).or_default().push((rule, id));
             compile_variant(&mut compiled, &mut ids, rule, variant, id, expires_ns(rule.number));
+            if variant.is_virtual {
+                let askers = rule.askers(variant.address, surroundings);
+                compiled.askers.extend(askers.map(|asker| (id, asker)));
+            }
         }
     }
     for (address, mut rules) in asked {

@@ -583,3 +583,27 @@ fn no_two_rules_have_one_place() {
     let mut full = RuleSet::new(last, RuleId::NUMBER_MAX);
     assert_eq!(full.add(kept("c", "web:5 :6")), Err(RuleError::NumbersUsedUp));
 }
+
+/// Who may ask who has a virtual address: veths of clients, and the host if it is one, or forwards what some send.
+#[test]
+fn clients_of_a_virtual_address_may_ask_for_it() {
+    let host = None;
+    for (rule, askers) in [
+        ("10.99.0.1:80 web", vec![]), // whoever wants
+        ("10.99.0.1:80 web from=web", vec![Some(11)]),
+        ("[fd99::1]:80 web from=web", vec![Some(11)]),
+        ("10.99.0.1:80 web from=both", vec![Some(12), Some(13)]),
+        ("10.99.0.1:80 web from=shop/db", vec![Some(17), Some(18)]),
+        ("10.99.0.1:80 web from=host", vec![host]),
+        ("10.99.0.1:80 web from=10.0.1.0/24", vec![host, Some(13), Some(17), Some(18), Some(19), Some(20)]),
+        ("10.99.0.1:80 web from=10.0.0.4", vec![Some(15)]),
+        // Somebody outside, for whom the host asks.
+        ("10.99.0.1:80 web from=192.0.2.77", vec![host]),
+        // Somebody has these: they answer themselves.
+        ("api:80 web from=web", vec![]),
+    ] {
+        let compiled = compiled(&[rule]);
+        let id = RuleId::new(1, 0).unwrap();
+        assert_eq!(compiled.askers, askers.into_iter().map(|asker| (id, asker)).collect(), "{rule}");
+    }
+}

@@ -2,12 +2,14 @@
 //! devices to name, places in the maps, and frames run through the hooks.
 
 use std::fs::File;
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, libbpf_sys};
 use weir_core::event::{Event, Hook};
 use weir_core::flow::{FlowEntry, FlowKey};
@@ -75,6 +77,8 @@ pub(crate) struct Rule {
     pub(crate) protocol: u8,
     pub(crate) source: Option<&'static str>,
     pub(crate) clients: Vec<&'static str>,
+    /// Whether the host is a client, or forwards what clients send.
+    pub(crate) host_asks: bool,
     pub(crate) fast_path: bool,
     pub(crate) expires_ns: u64,
 }
@@ -93,6 +97,7 @@ impl Rule {
             protocol: 0,
             source: None,
             clients: Vec::new(),
+            host_asks: false,
             fast_path: false,
             expires_ns: 0,
         }
@@ -154,7 +159,14 @@ pub(crate) fn compiled(lab: &Lab, rules: &[Rule]) -> Compiled {
             limited: !rule.clients.is_empty(),
         });
         for client in &rule.clients {
-            compiled.clients.insert((id, client.parse().unwrap()));
+            let client: IpNet =
+                client.parse().unwrap_or_else(|_| IpNet::from(client.parse::<IpAddr>().unwrap()));
+            compiled.clients.insert((id, client));
+            let places = compiled.endpoints.iter().filter(|(address, _)| client.contains(*address));
+            compiled.askers.extend(places.map(|(_, place)| (id, Some(place.ifindex))));
+        }
+        if rule.host_asks {
+            compiled.askers.insert((id, None));
         }
         if let Some(source) = rule.source {
             for (target, _) in &rule.targets {

@@ -3,10 +3,13 @@
 use std::net::Ipv6Addr;
 
 use weir_core::event::Hook;
+use weir_kernel::monotonic_now_ns;
 use weir_testkit::packet::{Frame, arp_request};
 use weir_testkit::require_root;
 
-use crate::lab::{API, CLIENT, Container, HOST, Lab, NEXT, REDIRECTED, Rule, VIRTUAL, VIRTUAL6, WEB};
+use crate::lab::{
+    API, CLIENT, Container, FAR, HOST, Lab, NEXT, REDIRECTED, Rule, VIRTUAL, VIRTUAL6, WEB, compiled,
+};
 
 const FORGED: &str = "198.51.100.1";
 const FORGED6: &str = "2001:db8::f";
@@ -175,5 +178,147 @@ fn root_other_questions_are_not_answered() {
     });
     Lab::with(&[], |lab| {
         unanswered(lab, (CLIENT, Hook::Ingress), &arp(CLIENT.mac, CLIENT.ipv4, VIRTUAL));
+    });
+}
+
+/// Rules on the virtual addresses, of both versions, for some clients.
+fn limited(client: &'static str, client6: &'static str) -> [Rule; 2] {
+    let [v4, v6, ..] = rules();
+    [Rule { clients: vec![client], ..v4 }, Rule { clients: vec![client6], ..v6 }]
+}
+
+fn link_local(container: Container) -> String {
+    let [.., a, b, c] = container.mac;
+    format!("fe80::ff:fe{a:02x}:{b:02x}{c:02x}")
+}
+
+/// What a container asks: from its own addresses, and from that of the link, as it does when it makes sure that
+/// somebody is still there.
+fn questions(asker: Container) -> [Vec<u8>; 3] {
+    [
+        arp(asker.mac, asker.ipv4, VIRTUAL),
+        solicitation(asker.mac, asker.ipv6, VIRTUAL6),
+        solicitation(asker.mac, &link_local(asker), VIRTUAL6),
+    ]
+}
+
+#[track_caller]
+fn all_answered(lab: &Lab, asker: Container) {
+    for question in questions(asker) {
+        assert_eq!(lab.run_bytes(asker, Hook::Ingress, &question).0, REDIRECTED);
+    }
+}
+
+#[track_caller]
+fn none_answered(lab: &Lab, asker: Container) {
+    questions(asker).iter().for_each(|question| unanswered(lab, (asker, Hook::Ingress), question));
+}
+
+#[test]
+fn root_only_whom_a_rule_lets_in_is_answered() {
+    require_root!();
+    Lab::with(&limited(CLIENT.ipv4, CLIENT.ipv6), |lab| {
+        all_answered(lab, CLIENT);
+        // With another address of its own, too: its container is a client.
+        let other = (CLIENT, Hook::Ingress);
+        assert_eq!(lab.run_bytes(other.0, other.1, &arp(CLIENT.mac, "10.0.0.99", VIRTUAL)).0, REDIRECTED);
+        [WEB, API, FAR].into_iter().for_each(|asker| none_answered(lab, asker));
+        // Nor does anybody learn whether an address is free.
+        unanswered(lab, other, &arp(CLIENT.mac, "0.0.0.0", VIRTUAL));
+        let (group, group_mac) = multicast(VIRTUAL6);
+        unanswered(lab, other, &discovery(135, 0, ("::", &group), (CLIENT.mac, group_mac), VIRTUAL6, None));
+
+        // Each version of IP has its own rule.
+        let [v4, v6] = limited(CLIENT.ipv4, WEB.ipv6);
+        lab.set(&[v4, v6]);
+        let [of_client, of_client6, _] = questions(CLIENT);
+        assert_eq!(lab.run_bytes(CLIENT, Hook::Ingress, &of_client).0, REDIRECTED);
+        unanswered(lab, (CLIENT, Hook::Ingress), &of_client6);
+        let [of_web, of_web6, _] = questions(WEB);
+        unanswered(lab, (WEB, Hook::Ingress), &of_web);
+        assert_eq!(lab.run_bytes(WEB, Hook::Ingress, &of_web6).0, REDIRECTED);
+    });
+    // A range: also from an address in it that nobody knows a container to have.
+    Lab::with(&limited("10.0.0.64/26", "fd00::a:0/112"), |lab| {
+        none_answered(lab, WEB);
+        let web = (WEB, Hook::Ingress);
+        let question = arp(WEB.mac, "10.0.0.70", VIRTUAL);
+        answered(lab, web, &question, &arp_answer(WEB.mac, "10.0.0.70", HOST[0], VIRTUAL));
+        assert_eq!(
+            lab.run_bytes(WEB, Hook::Ingress, &solicitation(WEB.mac, "fd00::a:7", VIRTUAL6)).0,
+            REDIRECTED
+        );
+        unanswered(lab, web, &arp(WEB.mac, "10.0.0.130", VIRTUAL));
+        unanswered(lab, web, &solicitation(WEB.mac, "fd00::b:7", VIRTUAL6));
+    });
+}
+
+/// Any of its rules will do, of those in force.
+#[test]
+fn root_several_rules_let_in_the_clients_of_each() {
+    require_root!();
+    let [for_client, for_client6] = limited(CLIENT.ipv4, CLIENT.ipv6);
+    let [for_web, for_web6] = limited(WEB.ipv4, WEB.ipv6);
+    let both = [for_client.clone(), for_client6.clone(), for_web.clone(), for_web6.clone()];
+    Lab::with(&both, |lab| {
+        [CLIENT, WEB].into_iter().for_each(|asker| all_answered(lab, asker));
+        none_answered(lab, API);
+        let past = |rule: &Rule| Rule { expires_ns: monotonic_now_ns() - 1, ..rule.clone() };
+        lab.set(&[for_client.clone(), for_client6.clone(), past(&for_web), past(&for_web6)]);
+        all_answered(lab, CLIENT);
+        none_answered(lab, WEB);
+        // One for all, on another port.
+        let [v4, v6, ..] = rules();
+        let all = |rule: Rule| Rule { asked: (rule.asked.0, 81, 81), ..rule };
+        lab.set(&[for_client, for_client6, all(v4), all(v6)]);
+        [CLIENT, WEB, API].into_iter().for_each(|asker| all_answered(lab, asker));
+    });
+}
+
+#[test]
+fn root_the_host_is_answered_if_it_is_let_in() {
+    require_root!();
+    let questions = [arp(HOST[0], GATEWAY, VIRTUAL), solicitation(HOST[0], GATEWAY6, VIRTUAL6)];
+    for host_asks in [false, true] {
+        let rules = limited(CLIENT.ipv4, CLIENT.ipv6).map(|rule| Rule { host_asks, ..rule });
+        Lab::with(&rules, |lab| {
+            for question in &questions {
+                match host_asks {
+                    true => assert_eq!(lab.run_bytes(API, Hook::Egress, question).0, REDIRECTED),
+                    false => unanswered(lab, (API, Hook::Egress), question),
+                }
+            }
+            // Which says nothing of containers.
+            none_answered(lab, WEB);
+        });
+    }
+}
+
+/// Where no container is behind the interface, whoever asks.
+#[test]
+fn root_nobody_is_answered_at_an_uplink() {
+    require_root!();
+    Lab::with(&rules(), |lab| {
+        all_answered(lab, CLIENT);
+        let forged = arp(API.mac, API.ipv4, FORGED);
+        assert_eq!(lab.run_bytes(API, Hook::Ingress, &forged).0, REDIRECTED);
+        for known in [true, false] {
+            let mut host = compiled(lab, &rules());
+            match known {
+                true => host.interfaces.values_mut().for_each(|interface| interface.container_side = false),
+                false => host.interfaces.clear(),
+            }
+            lab.redirects.set(&host).unwrap();
+            for asker in [CLIENT, API] {
+                for question in questions(asker).iter().chain([&forged]) {
+                    for hook in [Hook::Ingress, Hook::Egress] {
+                        unanswered(lab, (asker, hook), question);
+                    }
+                }
+            }
+            for question in [arp(HOST[0], GATEWAY, VIRTUAL), solicitation(HOST[0], GATEWAY6, VIRTUAL6)] {
+                unanswered(lab, (API, Hook::Egress), &question);
+            }
+        }
     });
 }
