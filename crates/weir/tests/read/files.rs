@@ -190,8 +190,12 @@ impl Pcapng {
     }
 
     /// A frame, so many milliseconds after the beginning; `flags`: 1 came in, 2 went out.
-    pub(crate) fn frame(mut self, interface: u32, at_ms: u64, flags: Option<u32>, frame: &[u8]) -> Self {
-        let time = 1_000_000_000_000_000_000 + at_ms * 1_000_000;
+    pub(crate) fn frame(self, interface: u32, at_ms: u64, flags: Option<u32>, frame: &[u8]) -> Self {
+        self.frame_at(interface, 1_000_000_000_000_000_000 + at_ms * 1_000_000, flags, frame)
+    }
+
+    /// The same, so many nanoseconds after 1970.
+    pub(crate) fn frame_at(mut self, interface: u32, time: u64, flags: Option<u32>, frame: &[u8]) -> Self {
         let (high, low) = ((time >> 32) as u32, time as u32);
         let length = frame.len() as u32;
         let mut body = [interface, high, low, length, length].map(u32::to_le_bytes).concat();

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::files::{PSH_ACK, SYN, SYN_ACK, file, frame, records, refused, stdout, weir};
+use crate::files::{PSH_ACK, Pcapng, SYN, SYN_ACK, file, frame, records, refused, stdout, weir};
 
 const ACK: u8 = 16;
 
@@ -222,5 +222,21 @@ fn there_is_room_for_so_many_flows() {
         let some = summary(&[kind, "--max-flows", "16"]);
         assert_eq!((&some["flows"], &some["packets"]), (&16.into(), &32.into()));
         assert_eq!(some["lost"], serde_json::json!({ "table_full": 8 }));
+    }
+}
+
+#[test]
+fn times_may_be_any() {
+    let times = [0, u64::MAX, 1 << 60, u64::MAX - 1, 0, 5_000_000_000, u64::MAX];
+    for order in [times, [0; 7], [u64::MAX; 7]] {
+        let mut file = Pcapng::new().interface(101, &[]);
+        for (index, time) in order.into_iter().enumerate() {
+            let flags = [SYN, ACK, 17, 4][index % 4];
+            file = file.frame_at(0, time, None, &frame(0, index as u32, 0, flags, b""));
+        }
+        let bytes = file.bytes();
+        for arguments in [&["--flows"][..], &["--flows", "--updates", "1ms"], &["--packets"], &[]] {
+            assert_eq!(records(arguments, &bytes).pop().unwrap()["packets"], 7, "{arguments:?}");
+        }
     }
 }

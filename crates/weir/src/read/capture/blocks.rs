@@ -11,6 +11,8 @@ use weir_core::frame::Link;
 use weir_core::text::lossy;
 
 const NANOSECONDS: u64 = 1_000_000_000;
+/// The year 2262. What is later is nonsense, and a time to which nothing can be added.
+const TIME_NS_MAX: u64 = i64::MAX as u64;
 /// The option of a packet's block that says which way it went (`epb_flags`).
 const PACKET_FLAGS: OptionCode = OptionCode(2);
 /// Its two lowest bits.
@@ -118,7 +120,7 @@ impl Interface {
         let since = u128::from(ticks) * u128::from(NANOSECONDS) / units;
         let offset = i128::from(self.offset_s) * i128::from(NANOSECONDS);
         let time = i128::try_from(since).unwrap_or(i128::MAX).saturating_add(offset);
-        u64::try_from(time.max(0)).unwrap_or(u64::MAX)
+        u64::try_from(time.max(0)).unwrap_or(u64::MAX).min(TIME_NS_MAX)
     }
 }
 
