@@ -15,7 +15,7 @@ use jiff::Timestamp;
 
 use crate::endpoint::{Container, Endpoint, Identity};
 use crate::flow::Protocol;
-use crate::record::{FlowRecord, Record, RequestRecord, State, Translated};
+use crate::record::{Record, RequestRecord, State, Translated, Verdict};
 
 pub use criterion::{Criterion, IpVersion};
 pub use error::FilterError;
@@ -94,6 +94,14 @@ impl Filter {
         })
     }
 
+    /// Whether a transport protocol was asked for (or refused), by which requests are
+    /// not told.
+    #[must_use]
+    pub fn has_transport(&self) -> bool {
+        let mut all = self.wanted.iter().flatten().chain(&self.refused);
+        all.any(|criterion| matches!(criterion, Criterion::Protocol(_)))
+    }
+
     /// The devices that were asked for (not negated).
     pub fn interface_globs(&self) -> impl Iterator<Item = &NamePattern> {
         self.wanted.iter().flatten().filter_map(|criterion| match criterion {
@@ -162,10 +170,12 @@ impl<'a> Facts<'a> {
         }
     }
 
-    fn flow(&self) -> Option<&'a FlowRecord> {
+    fn verdict(&self) -> Option<Verdict> {
         match self.record {
-            Record::Flow(flow) => Some(flow),
-            _ => None,
+            Record::Flow(flow) => Some(flow.verdict),
+            Record::Request(request) if request.rule.is_some() => Some(Verdict::Redirected),
+            Record::Request(_) => Some(Verdict::Forwarded),
+            Record::Packet(_) | Record::Stats(_) | Record::Summary(_) => None,
         }
     }
 

@@ -106,6 +106,13 @@ fn compile(requests: &RequestsArgs) -> Result<(Filter, Vec<NamePattern>), Error>
     // Interfaces say where to watch, and nothing of what is seen there.
     let interfaces = filter.take_interface_globs();
     requests.audit.add_to(&mut filter, now)?;
+    if filter.has_transport() {
+        return Err(Error::Usage(
+            "--protocol: requests are told by their application protocol (http, redis, ...); flows by their \
+             transport, by weir observe"
+                .to_owned(),
+        ));
+    }
     Ok((filter, interfaces))
 }
 

@@ -144,6 +144,12 @@ fn check(arguments: &ReadArgs, filter: &Filter) -> Result<(), Error> {
              their application protocol, without --flows and --packets"
         )));
     }
+    if filter.has_transport() && !arguments.flows && !arguments.packets {
+        return usage(
+            "--protocol: requests are told by their application protocol (http, redis, ...); flows and packets \
+             by their transport, with --flows or --packets",
+        );
+    }
     if arguments.sums.by.is_some() && !arguments.stats {
         return usage("--by is about sums: it needs --stats");
     }

@@ -271,7 +271,7 @@ impl Criterion {
             Self::Protocol(protocols) => facts.protocol.is_some_and(|protocol| protocols.contains(&protocol)),
             Self::Application(name) => facts.application == Some(name),
             Self::State(state) => facts.state == Some(*state),
-            Self::Verdict(verdict) => facts.flow().is_some_and(|flow| flow.verdict == *verdict),
+            Self::Verdict(verdict) => facts.verdict() == Some(*verdict),
             Self::Interface(pattern) => facts.interfaces().any(|name| pattern.matches(name)),
             Self::IpVersion(version) => facts.from.ip.is_ipv4() == (*version == IpVersion::V4),
             Self::Since(time) => facts.time >= *time,

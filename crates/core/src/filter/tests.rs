@@ -227,6 +227,18 @@ fn the_same_flag_is_or_different_flags_are_and() {
     assert_eq!(verdicts(&[(port, "443", false), (port, "443", true)]), "----");
 }
 
+#[test]
+fn a_request_that_a_rule_redirected_is_told_apart() {
+    let Record::Request(plain) = request("GET", "/", "200", 1) else { unreachable!() };
+    let redirected = RequestRecord { rule: Some("canary".into()), ..(*plain).clone() };
+    let records = [Record::Request(plain), Record::Request(Box::new(redirected)), packet()];
+    for (text, expected) in [("forwarded", [true, false, false]), ("redirected", [false, true, false])] {
+        let mut filter = Filter::default();
+        filter.add(Criterion::parse_verdict(text).unwrap(), false);
+        assert_eq!(records.each_ref().map(|record| filter.matches(record)), expected, "{text}");
+    }
+}
+
 fn request(operation: &str, target: &str, status: &str, latency_us: u64) -> Record {
     let path = target.split('?').next().unwrap();
     let attributes: &[(Attribute, &str)] = match operation {

@@ -91,6 +91,8 @@ fn flows_have_no_requests_and_requests_no_states() {
         &["--flows", "--protocol", "http"],
         "--protocol http: flows and packets are told by their transport",
     );
+    told(&["--protocol", "tcp"], "requests are told by their application protocol");
+    told(&["--not", "--protocol", "17"], "requests are told by their application protocol");
     told(&["--state", "reset"], "--state is about flows: it needs --flows");
     told(&["--updates", "1s"], "--flows");
     told(&["--packets", "--updates", "1s"], "cannot be used with");
