@@ -59,6 +59,12 @@ pub enum AuditStats {
 
 /// Which requests, and how they are found and printed.
 #[derive(Debug, Args)]
+#[command(
+    mut_arg("protocol", |arg| arg.help("The application protocol: http, redis, dns, ...")),
+    mut_arg("since", |arg| arg.help("Requests that began since then: an age (5m) or a time (RFC 3339)")),
+    // Requests have none.
+    mut_arg("state", |arg| arg.hide(true)),
+)]
 pub struct RequestsArgs {
     /// Which requests to print.
     #[command(flatten)]

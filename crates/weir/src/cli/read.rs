@@ -13,6 +13,9 @@ use super::{AuditFilterArgs, FilterArgs, OutputArgs, RevealArgs, StatsArgs, pars
 #[command(
     mut_arg("interface", |arg| arg.help("Read what was captured at these interfaces, by name or pattern, where the file names them")),
     mut_arg("from", |arg| arg.help("The client: address, range, name that a DNS answer gave, `host` (loopback), `world` or `multicast`, with or without `:port`")),
+    mut_arg("protocol", |arg| arg.help("Requests: http, redis, dns, ...; flows and packets: tcp, udp, icmp, ... or an IANA number")),
+    mut_arg("state", |arg| arg.help("Flows: new, established, closing, closed, reset or idle")),
+    mut_arg("since", |arg| arg.help("What began since then: an age (5m) or a time (RFC 3339)")),
     mut_arg("container", |arg| arg.hide(true)),
     mut_arg("service", |arg| arg.hide(true)),
     mut_arg("verdict", |arg| arg.hide(true)),
