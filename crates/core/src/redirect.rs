@@ -10,6 +10,7 @@ mod compiled;
 mod conflict;
 mod error;
 mod resolve;
+mod resolved;
 mod rule;
 mod set;
 mod slots;

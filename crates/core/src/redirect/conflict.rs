@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::resolve::{Resolved, Variant};
+use super::resolved::{Resolved, Variant};
 use super::{Ports, RuleError};
 
 /// The order in which an address's rules are looked at: the most specific first.

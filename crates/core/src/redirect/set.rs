@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::conflict::{contradiction, find_loop, most_specific_first};
-use super::resolve::{Names, Resolved, ResolvedTarget, Variant, resolve};
+use super::resolve::{Names, resolve};
+use super::resolved::{Resolved, ResolvedTarget, Variant};
 use super::slots::{self, Candidate};
 use super::{
     Clients, Compiled, CompiledMatch, CompiledRule, CompiledTarget, Concern, MATCHES_MAX, Meaning, Place,

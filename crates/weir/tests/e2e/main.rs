@@ -23,6 +23,7 @@ mod sctp;
 mod sums;
 mod survival;
 mod totals;
+mod virtual_addresses;
 mod volume;
 mod ways;
 mod weir;
