@@ -72,7 +72,7 @@ impl Listener for Parsers {
     fn segment(&mut self, place: &Place, segment: &Segment<'_>) {
         let Self { engine, found, .. } = self;
         engine.segment(place.key, place.from(), segment, place.time_ns, &mut |one| {
-            black_box(one);
+            black_box(one).exchange.give_back();
             *found += 1;
         });
     }
@@ -81,7 +81,7 @@ impl Listener for Parsers {
         let Self { engine, found, .. } = self;
         let sent_bytes = payload.len() as u32;
         engine.datagram(place.key, place.from(), payload, sent_bytes, place.time_ns, &mut |one| {
-            black_box(one);
+            black_box(one).exchange.give_back();
             *found += 1;
         });
     }

@@ -1,5 +1,7 @@
 //! What a parser finds: one request with its answer.
 
+use std::cell::RefCell;
+
 use smol_str::SmolStr;
 
 use super::Times;
@@ -83,7 +85,32 @@ pub struct Exchange {
     pub revealed: Reveal,
 }
 
+/// Memory for so many exchanges is kept for the next ones: as many as a busy moment has.
+const SPARE_MAX: usize = 8_192;
+
+thread_local! {
+    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
+    static SPARE: RefCell<Vec<Box<Exchange>>> = const { RefCell::new(Vec::new()) };
+}
+
 impl Exchange {
+    /// An empty one, in memory that was given back, if there is some.
+    #[must_use]
+    pub fn empty() -> Box<Self> {
+        SPARE.with_borrow_mut(Vec::pop).unwrap_or_default()
+    }
+
+    /// Gives back its memory, for the next one of this thread. They come and go by hundreds at a
+    /// time; allocators have a few such pieces at hand, and take long for the others.
+    pub fn give_back(mut self: Box<Self>) {
+        *self = Self::default();
+        SPARE.with_borrow_mut(|spare| {
+            if spare.len() < SPARE_MAX {
+                spare.push(self);
+            }
+        });
+    }
+
     /// Sets an attribute.
     pub fn set(&mut self, attribute: Attribute, value: impl Into<AttributeValue>) {
         self.attributes.insert(attribute, value.into());
@@ -117,5 +144,24 @@ impl Exchange {
         {
             *all = all.iter().cloned().chain([what.to_owned()]).collect();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_left_in_memory_that_was_given_back() {
+        let mut used = Exchange::empty();
+        used.operation = "GET".into();
+        used.set(Attribute::UrlPath, "/");
+        used.anomaly("several hosts");
+        let place: *const Exchange = &raw const *used;
+        used.give_back();
+        let next = Exchange::empty();
+        assert_eq!((&raw const *next, *next), (place, Exchange::default()));
+        (0..=SPARE_MAX).map(|_| Box::default()).for_each(Exchange::give_back);
+        assert_eq!(SPARE.with_borrow(Vec::len), SPARE_MAX);
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct Speaker {
 impl Speaker {
     /// An exchange with this system, of which only these things are known.
     pub(super) fn exchange(&self, system: &'static str, operation: impl Into<SmolStr>) -> Box<Exchange> {
-        let mut exchange = Box::<Exchange>::default();
+        let mut exchange = Exchange::empty();
         exchange.operation = operation.into();
         exchange.set(Attribute::DbSystemName, SmolStr::new_static(system));
         if let Some(database) = &self.database {

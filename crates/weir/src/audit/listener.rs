@@ -74,7 +74,7 @@ impl Listener {
         self.told = tally.clone();
         let (give_back, used) = &self.used;
         let mut next = used.try_recv().unwrap_or_default();
-        next.clear();
+        next.drain(..).for_each(|one| one.exchange.give_back());
         let found = std::mem::replace(&mut self.found, next);
         let found = RequestsFound { found, tally: self.told.clone(), used: give_back.clone() };
         // The pipeline hangs up only when it has read everything.

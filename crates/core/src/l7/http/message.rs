@@ -45,7 +45,7 @@ impl Answering {
 pub(in crate::l7) fn asked(line: RequestLine, head: Head<'_>) -> Box<Exchange> {
     let RequestLine { method, is_usual, target, revealed, version } = line;
     // In the order of their names, in which they are kept.
-    let mut exchange = Box::<Exchange>::default();
+    let mut exchange = Exchange::empty();
     if method.is_empty() {
         // HTTP/2, and it is not known.
     } else if is_usual {

@@ -190,7 +190,7 @@ pub(super) fn describe(
     let effect = effect(&name, subcommand.as_deref(), keys, arguments);
 
     let memory_bytes = size_of::<Exchange>() + text.len() + target.as_ref().map_or(0, SmolStr::len);
-    let mut exchange = Box::<Exchange>::default();
+    let mut exchange = Exchange::empty();
     // In the order of their names, in which they are kept.
     if let Some(database) = database {
         exchange.set(Attribute::DbNamespace, number(database));

@@ -86,7 +86,7 @@ fn knows_command(reply: &Reply) -> bool {
 }
 
 fn of_redis() -> Box<Exchange> {
-    let mut exchange = Box::<Exchange>::default();
+    let mut exchange = Exchange::empty();
     exchange.set(Attribute::DbSystemName, SmolStr::new_static(SYSTEM));
     exchange
 }
