@@ -10,6 +10,9 @@ use weir_kernel::{Captures, PayloadListener};
 use super::{FlowNews, RequestsFound};
 use crate::notice;
 
+/// So many requests, and no more, are handed on at once: batches are queued by their number, and those of
+/// pipelines would be many times as large as others.
+const BATCH_REQUESTS: usize = 2048;
 /// Batches that come back.
 const BATCHES_USED: usize = 4;
 
@@ -96,6 +99,9 @@ impl PayloadListener for Listener {
             {
                 notice(&format!("{error}; more is copied than is needed"));
             }
+        }
+        if self.found.len() >= BATCH_REQUESTS {
+            self.hand_on();
         }
     }
 
