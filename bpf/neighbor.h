@@ -56,9 +56,12 @@ struct neighbor_answer {
 	__u64 flags; /* of bpf_redirect() */
 };
 
-/* Whether the rule of that index, of those for the virtual address in `decisions`, is in
- * force and lets in whoever asks, there or as redirect_asker.ifindex: 1, or 0 for the next one, or
- * NOT_CONCERNED after the last. */
+/*
+ * Whether the rule of that index, of those for the virtual address in `decisions`, is in
+ * force and lets in who asks: by the address that stands there too, or by the interface
+ * (as in redirect_asker; 0: the host). 1, or 0 for the next one, or NOT_CONCERNED after
+ * the last.
+ */
 __noinline int neighbor_admits(__u32 index, __u32 ifindex)
 {
 	struct decision *decision = decision_of_cpu();
