@@ -3,7 +3,6 @@
 //! the kernel side takes for it.
 
 mod cursor;
-mod firsts;
 mod fragments;
 mod sighting;
 #[cfg(test)]
@@ -14,11 +13,11 @@ use std::net::IpAddr;
 
 use crate::event::{HookId, PacketSeen, Seen};
 use crate::flow::{FlowKey, Protocol, Side};
+use crate::keyed::Keyed;
 use crate::loss::TallyReason;
 use crate::stream::Segment;
 use cursor::Cursor;
-use firsts::Firsts;
-use fragments::{Fragment, Fragments};
+use fragments::{FIRSTS_MAX, Fragment, Fragments};
 pub use sighting::Sighting;
 use transport::{ends as ends_of, transport};
 
@@ -141,11 +140,19 @@ pub enum Body<'a> {
 }
 
 /// Reads frames, one after the other, and joins fragments.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Decoder {
     fragments: Fragments,
-    firsts: Firsts,
+    /// Whose datagrams are, as their first fragments said: the others have no ports. As with the programs, one
+    /// that is complete is remembered like any other: a fragment of it may come again.
+    firsts: Keyed<fragments::Key, (FlowKey, Side)>,
     joined: Vec<u8>,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self { fragments: Fragments::default(), firsts: Keyed::new(FIRSTS_MAX), joined: Vec::new() }
+    }
 }
 
 impl Decoder {
@@ -199,10 +206,10 @@ impl Decoder {
             (fragment.place == 0).then(|| transport(&datagram, datagram.cursor, true)).and_then(Result::ok);
         let name = fragments::key(&datagram, fragment);
         if let Some(first) = own {
-            self.firsts.remember(name, (first.key, first.from));
+            self.firsts.insert(name, (first.key, first.from));
         }
-        let ends = self.firsts.of(&name);
-        let is_whole = self.fragments.add(&datagram, fragment, time_ns, &mut self.joined);
+        let ends = self.firsts.get(&name).copied();
+        let is_whole = self.fragments.add(name, datagram.cursor, fragment, time_ns, &mut self.joined);
         let whole = match is_whole {
             true => {
                 let cursor = Cursor { rest: &self.joined, sent: self.joined.len() };

@@ -30,6 +30,7 @@ pub mod event;
 pub mod filter;
 pub mod flow;
 pub mod frame;
+mod keyed;
 pub mod l7;
 pub mod loss;
 pub mod record;

@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 
 use super::Datagram;
+use super::cursor::Cursor;
 use crate::flow::Protocol;
 
+/// First fragments that are remembered: as many as the map `fragments` of the programs has room for.
+pub(super) const FIRSTS_MAX: usize = 8_192;
 /// Datagrams that wait for more.
 const WAITING_MAX: usize = 256;
 /// The longest that IP can carry.
@@ -56,14 +59,14 @@ impl Fragments {
     /// Keeps a fragment. Whether none is missing: then the whole datagram is in `joined`.
     pub(super) fn add(
         &mut self,
-        datagram: &Datagram<'_>,
+        key: Key,
+        cursor: Cursor<'_>,
         fragment: Fragment,
         time_ns: u64,
         joined: &mut Vec<u8>,
     ) -> bool {
         self.forget_old(time_ns);
-        let key = key(datagram, fragment);
-        let bytes = datagram.cursor.rest;
+        let bytes = cursor.rest;
         let end = fragment.place + bytes.len();
         let order = &mut self.order;
         let one = self.waiting.entry(key).or_insert_with(|| {
@@ -71,7 +74,7 @@ impl Fragments {
             Waiting { since_ns: time_ns, pieces: BTreeMap::new(), length: None }
         });
         // What was captured in part only can never be joined.
-        let is_whole = !bytes.is_empty() && end <= DATAGRAM_BYTES_MAX && bytes.len() == datagram.cursor.sent;
+        let is_whole = !bytes.is_empty() && end <= DATAGRAM_BYTES_MAX && bytes.len() == cursor.sent;
         if !is_whole || one.pieces.len() >= FRAGMENTS_MAX {
             self.dropped += 1;
             return false;

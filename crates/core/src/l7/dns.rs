@@ -103,7 +103,7 @@ impl Dns {
     fn message(&mut self, cx: &mut Context<'_>, message: &Message, part: Part, gap: Option<Gap>) {
         let key = (message.id, message.question.clone());
         let mut exchange =
-            if message.response { self.pending.answer(&key).unwrap_or_default() } else { Box::default() };
+            if message.response { self.pending.remove(&key).unwrap_or_default() } else { Box::default() };
         if let Some(gap) = gap {
             exchange.note_gap(gap);
         }
@@ -118,7 +118,7 @@ impl Dns {
         }
         describe(&mut exchange, message, self.start.transport);
         exchange.request = Some(part);
-        if let Some(unanswered) = self.pending.ask(key, exchange) {
+        if let Some(unanswered) = self.pending.insert(key, exchange) {
             cx.emit(unanswered);
         }
     }

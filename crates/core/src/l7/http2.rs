@@ -68,7 +68,7 @@ fn probe(heads: &Heads<'_>) -> Guess {
 /// answered on the first stream, after so many bytes that announce it.
 pub(super) fn upgraded(request: Exchange, interim_bytes: u64, reveal: Reveal) -> Box<dyn Parser> {
     let mut http2 = Http2::new(Start { transport: Transport::Tcp, late: false, reveal });
-    http2.streams.ask(1, Stream::upgraded(request, interim_bytes));
+    http2.streams.insert(1, Stream::upgraded(request, interim_bytes));
     http2.asked = 1;
     Box::new(http2)
 }
@@ -297,7 +297,7 @@ impl Parser for Http2 {
             if stream.is_done() {
                 self.tell(cx, stream);
             } else {
-                self.streams.ask(stream.number, stream);
+                self.streams.insert(stream.number, stream);
             }
         }
     }

@@ -67,7 +67,7 @@ impl Http2 {
             // Frames of it may be passed over.
             stream.exchange.note(way.doubt);
         }
-        if let Some(mut dropped) = self.streams.ask(number, stream) {
+        if let Some(mut dropped) = self.streams.insert(number, stream) {
             dropped.exchange.note(Capture::Truncated);
             self.tell(cx, dropped);
         }
@@ -80,7 +80,7 @@ impl Http2 {
 
     pub(super) fn tell_if_done(&mut self, cx: &mut Context<'_>, number: u32) {
         if self.streams.get_mut(&number).is_some_and(|stream| stream.is_done())
-            && let Some(stream) = self.streams.answer(&number)
+            && let Some(stream) = self.streams.remove(&number)
         {
             self.tell(cx, stream);
         }
