@@ -14,6 +14,7 @@ use serde::ser::Error as _;
 use serde::{Serialize, Serializer};
 
 use crate::endpoint::Endpoint;
+use crate::event::Hook;
 use crate::flow::{ConnectionId, Protocol};
 
 pub use attribute::{Attribute, AttributeValue, Attributes};
@@ -215,6 +216,19 @@ pub enum PacketDirection {
     Ingress,
     /// At another device: sent.
     Egress,
+}
+
+impl PacketDirection {
+    /// At a hook of a container's veth, or of another device.
+    #[must_use]
+    pub fn at(hook: Hook, container_side: bool) -> Self {
+        match (container_side, hook) {
+            (true, Hook::Ingress) => Self::FromContainer,
+            (true, Hook::Egress) => Self::ToContainer,
+            (false, Hook::Ingress) => Self::Ingress,
+            (false, Hook::Egress) => Self::Egress,
+        }
+    }
 }
 
 /// One packet at one hook, or in a capture.

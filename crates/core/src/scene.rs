@@ -234,6 +234,19 @@ impl Scene {
 
     /// The record of one packet.
     pub fn packet_record(&mut self, packet: &PacketSeen) -> PacketRecord {
+        let HookId { ifindex, hook } = packet.seen.hook;
+        let interface = self.device_name(ifindex).into();
+        let direction = PacketDirection::at(hook, self.is_container_side(ifindex));
+        self.packet_record_at(packet, Some(interface), Some(direction))
+    }
+
+    /// The record of one packet that was seen there, as far as that is known.
+    pub fn packet_record_at(
+        &mut self,
+        packet: &PacketSeen,
+        interface: Option<Arc<str>>,
+        direction: Option<PacketDirection>,
+    ) -> PacketRecord {
         let hook = packet.seen.hook;
         let key = &packet.seen.key;
         let container_side = self.is_container_side(hook.ifindex);
@@ -253,13 +266,8 @@ impl Scene {
             destination,
             protocol: key.protocol,
             icmp_type: key.protocol.is_icmp().then_some(key.icmp_type),
-            interface: Some(self.device_name(hook.ifindex).into()),
-            direction: Some(match (container_side, hook.hook) {
-                (true, Hook::Ingress) => PacketDirection::FromContainer,
-                (true, Hook::Egress) => PacketDirection::ToContainer,
-                (false, Hook::Ingress) => PacketDirection::Ingress,
-                (false, Hook::Egress) => PacketDirection::Egress,
-            }),
+            interface,
+            direction,
             length_bytes: packet.length_bytes,
             payload_bytes: packet.payload_bytes,
             tcp_flags: tcp.then(|| tcp_flag_letters(packet.tcp_flags)),

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use weir_core::event::Event;
-use weir_core::flow::{EntrySource, InOrder, Report, Table, Totals, Tracker};
+use weir_core::flow::{InOrder, Report, Table, Totals, Tracker};
 use weir_core::frame::{Body, Packet};
 use weir_core::loss::TallyReason;
 use weir_core::record::FlowEvent;
@@ -119,13 +119,15 @@ impl Flows {
     /// Ends what is idle.
     fn sweep(&mut self, at_ns: u64, told: &mut impl FnMut(Report<'_>)) {
         let Self { table, tracker, .. } = self;
-        look(table, tracker.room(), tracker, at_ns, false, told);
+        let room = tracker.room() as u64;
+        let Ok(()) = table.sweep(at_ns, room, false, tracker, told);
     }
 
     /// Tells of what lives and has news.
     fn update(&mut self, at_ns: u64, told: &mut impl FnMut(Report<'_>)) {
         let Self { table, tracker, updates, now_ns, .. } = self;
-        look(table, tracker.room(), &mut InOrder(tracker), at_ns, true, told);
+        let room = tracker.room() as u64;
+        let Ok(()) = table.sweep(at_ns, room, true, &mut InOrder(tracker), told);
         if let Some(updates) = updates {
             // Until now no packet comes: at the times between there is no news.
             let passed = now_ns.saturating_sub(at_ns) / updates.every_ns.max(1);
@@ -146,16 +148,4 @@ impl Flows {
         });
         totals
     }
-}
-
-/// Looks at all flows.
-fn look<S: EntrySource<Error = std::convert::Infallible>>(
-    table: &mut Table,
-    room: usize,
-    source: &mut S,
-    at_ns: u64,
-    updates: bool,
-    told: &mut impl FnMut(Report<'_>),
-) {
-    let Ok(()) = table.sweep(at_ns, room as u64, updates, source, told);
 }

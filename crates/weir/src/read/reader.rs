@@ -129,11 +129,8 @@ fn record(seeing: Seeing<'_>, scene: &mut Scene) -> PacketRecord {
     // The scene knows no devices; the place does.
     let nowhere = HookId { ifindex: 0, hook: Hook::Ingress };
     let seen = packet.seen(nowhere, length_bytes, time_ns);
-    let direction = place.hook.map(|hook| match hook {
-        Hook::Ingress => PacketDirection::Ingress,
-        Hook::Egress => PacketDirection::Egress,
-    });
-    let record = PacketRecord { interface: place.interface.clone(), direction, ..scene.packet_record(&seen) };
+    let direction = place.hook.map(|hook| PacketDirection::at(hook, false));
+    let record = scene.packet_record_at(&seen, place.interface.clone(), direction);
     // A later fragment has no header of its own.
     match packet.key.protocol == Protocol::TCP && packet.tcp.is_none() {
         true => PacketRecord { tcp_flags: None, tcp_seq: None, tcp_ack: None, tcp_window: None, ..record },
