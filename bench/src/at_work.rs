@@ -13,15 +13,13 @@ use libbpf_rs::query::ProgInfoIter;
 use weir_testkit::{Daemon, Topology};
 
 use crate::Plan;
-use crate::observer::{start_weir, stop, wait_until_attached};
+use crate::observer::{start_audit, start_weir, stop};
 use crate::redirect;
 use crate::report::{Table, grouped};
 use crate::statistics::Spread;
-use crate::workload::Workload;
 use crate::workload::keys::Keys;
-use crate::workload::requests::{NewConnections, RequestResponse};
-use crate::workload::streams::{Datagrams, Streams};
 use crate::workload::web::Web;
+use crate::workload::{Workload, network_loads};
 
 /// Runs of weir's programs, and their time.
 #[derive(Debug, Clone, Copy, Default)]
@@ -79,7 +77,7 @@ fn by_program() -> HashMap<u32, Runs> {
 pub(crate) fn measure(plan: &Plan) -> Result<Vec<Table>> {
     let mut rows = Vec::new();
     let topology = Topology::with_containers(&["client", "server"]);
-    for mut work in loads(&topology)? {
+    for mut work in network_loads(&topology)? {
         let server = work.server();
         rows.push(row(plan, "weir observe", work.as_mut(), server, || {
             start_weir(topology.host(), &plan.weir).map(Some)
@@ -93,15 +91,11 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Table>> {
     for mut work in audited {
         let server = work.server();
         rows.push(row(plan, "weir audit", work.as_mut(), server, || {
-            let mut command = topology.host().command(&plan.weir);
-            command.args(["audit", "-o", "jsonl", "--engine", "none"]);
-            let daemon = Daemon::start_with_stdout("weir", &mut command, File::create("/dev/null")?);
-            wait_until_attached(&daemon);
-            Ok(Some(daemon))
+            Ok(Some(start_audit(topology.host(), &plan.weir, File::create("/dev/null")?)))
         })?);
     }
     let host = redirect::host_for_fast_path(plan)?;
-    for mut work in loads(host.topology())? {
+    for mut work in network_loads(host.topology())? {
         let applied = redirect::by_weir(&host, work.server())?;
         rows.push(row(plan, "weir redirect", work.as_mut(), applied.asked(), || Ok(None))?);
         applied.take_back()?;
@@ -117,16 +111,6 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<Table>> {
         columns: vec!["work, with", "runs a second", "ns a run", "of a core"],
         rows,
     }])
-}
-
-fn loads(topology: &Topology) -> Result<[Box<dyn Workload + '_>; 5]> {
-    Ok([
-        Box::new(Streams::start(topology, 1)?),
-        Box::new(Datagrams::start(topology)?),
-        Box::new(RequestResponse::start(topology)?),
-        Box::new(NewConnections::start(topology)?),
-        Box::new(Web::start(topology)?),
-    ])
 }
 
 fn row(

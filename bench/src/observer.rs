@@ -40,6 +40,15 @@ pub(crate) fn start_weir(namespace: &Namespace, weir: &Path) -> Result<Daemon> {
     Ok(daemon)
 }
 
+/// `weir audit` with its records written to `output`.
+pub(crate) fn start_audit(namespace: &Namespace, weir: &Path, output: File) -> Daemon {
+    let mut command = namespace.command(weir);
+    command.args(["audit", "-o", "jsonl", "--engine", "none"]);
+    let daemon = Daemon::start_with_stdout("weir", &mut command, output);
+    wait_until_attached(&daemon);
+    daemon
+}
+
 /// What weir's users would otherwise run.
 pub(crate) fn start_tcpdump(namespace: &Namespace) -> Daemon {
     let mut command = namespace.command("tcpdump");

@@ -12,10 +12,7 @@ use anyhow::{Context, Result};
 use crate::Plan;
 use crate::report::{Table, at_least};
 use crate::turns::{Samples, by_turns};
-use crate::workload::Workload;
-use crate::workload::requests::{NewConnections, RequestResponse};
-use crate::workload::streams::{Datagrams, Streams};
-use crate::workload::web::Web;
+use crate::workload::{Workload, network_loads};
 pub(crate) use host::Host;
 use host::Kind;
 pub(crate) use method::Applied;
@@ -58,13 +55,7 @@ fn measure_on(plan: &Plan, kind: Kind) -> Result<Table> {
     let topology = host.topology();
     let methods = kind.methods();
     let contest = |workload| Contest { workload, rates: Samples::of(methods.len()) };
-    let mut contests = vec![
-        contest(Box::new(Streams::start(topology, 1)?) as Box<dyn Workload>),
-        contest(Box::new(Datagrams::start(topology)?)),
-        contest(Box::new(RequestResponse::start(topology)?)),
-        contest(Box::new(NewConnections::start(topology)?)),
-        contest(Box::new(Web::start(topology)?)),
-    ];
+    let mut contests = network_loads(topology)?.map(contest);
     for round in 0..plan.redirect_rounds {
         for contest in &mut contests {
             contest

@@ -10,8 +10,12 @@ pub(crate) mod web;
 use std::net::SocketAddr;
 
 use anyhow::Result;
+use weir_testkit::Topology;
 
 pub(crate) use folder::Folder;
+use requests::{NewConnections, RequestResponse};
+use streams::{Datagrams, Streams};
+use web::Web;
 
 /// A load between the containers `client` and `server`. Its servers run as long
 /// as it lives.
@@ -28,6 +32,17 @@ pub(crate) trait Workload {
     /// Works for about so many seconds against `address`, which leads to the
     /// server; how much was done a second.
     fn run(&mut self, seconds: u32, address: SocketAddr) -> Result<f64>;
+}
+
+/// One of each kind that a network carries.
+pub(crate) fn network_loads(topology: &Topology) -> Result<[Box<dyn Workload + '_>; 5]> {
+    Ok([
+        Box::new(Streams::start(topology, 1)?),
+        Box::new(Datagrams::start(topology)?),
+        Box::new(RequestResponse::start(topology)?),
+        Box::new(NewConnections::start(topology)?),
+        Box::new(Web::start(topology)?),
+    ])
 }
 
 /// A load of requests that its server counts.

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use weir_testkit::{Daemon, Stream, Topology};
 
 use crate::Plan;
-use crate::observer::wait_until_attached;
+use crate::observer::start_audit;
 use crate::process::{cpu_of_ended_children, cpu_time, resident, with_children};
 use crate::told;
 use crate::workload::{Folder, Requests};
@@ -55,13 +55,7 @@ impl Watcher {
         let output = folder.path().join(self.name());
         let daemon = match self {
             Self::Nobody | Self::NobodyAgain => return Ok(None),
-            Self::Weir => {
-                let mut command = host.command(&plan.weir);
-                command.args(["audit", "-o", "jsonl", "--engine", "none"]);
-                let daemon = Daemon::start_with_stdout("weir", &mut command, File::create(&output)?);
-                wait_until_attached(&daemon);
-                daemon
-            }
+            Self::Weir => start_audit(host, &plan.weir, File::create(&output)?),
             Self::Tcpdump => {
                 let mut command = host.command("tcpdump");
                 command.args(["-i", device, "-n", "-w"]).arg(&output);
